@@ -1,0 +1,115 @@
+package cow
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"github.com/tidwall/btree"
+)
+
+// order is the ordered index of a generation's keys, made on demand: a workload
+// that never scans pays for one list of new keys and nothing else.
+type order struct {
+	mu     sync.Mutex
+	tree   *btree.BTreeG[*entry] // fed from the shards' fresh lists by the scans
+	sorted []*entry              // made by Sort, then immutable; never nil once made
+}
+
+// treeItemBytes is a tree's item and its share of half-full nodes, less its place
+// in the list of new keys.
+const treeItemBytes = 16
+
+func byKey(a, b *entry) bool { return bytes.Compare(a.key, b.key) < 0 }
+
+// index returns every key placed before the call, in order: the sorted list of a
+// generation that was sorted, or an immutable copy of the tree.
+func (g *Generation) index() ([]*entry, *btree.BTreeG[*entry]) {
+	o := &g.order
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sorted != nil {
+		return o.sorted, nil
+	}
+	if o.tree == nil {
+		o.tree = btree.NewBTreeGOptions(byKey, btree.Options{NoLocks: true, Degree: 32})
+	}
+	fed := 0
+	for i := range g.shards {
+		fresh := g.shards[i].takeFresh()
+		for _, e := range fresh {
+			o.tree.Set(e)
+		}
+		fed += len(fresh)
+	}
+	g.bytes.Add(int64(fed) * treeItemBytes)
+	return nil, o.tree.Copy()
+}
+
+// takeFresh hands over the keys that the index has not seen.
+func (s *shard) takeFresh() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fresh := s.fresh
+	s.fresh = nil
+	return fresh
+}
+
+// Sort orders the keys of a frozen generation (C4) in one slice, which scans then
+// use, too. Sorting on the eight bytes behind the common prefix spares most of
+// the comparisons their two cache misses.
+func (g *Generation) Sort() {
+	o := &g.order
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sorted != nil {
+		return
+	}
+	type item struct {
+		word uint64
+		e    *entry
+	}
+	items := make([]item, 0, g.Len())
+	for i := range g.shards {
+		t := g.shards[i].table.Load()
+		for j := range t.slots {
+			if e := t.slots[j].entry.Load(); e != nil {
+				items = append(items, item{e: e})
+			}
+		}
+	}
+	var prefix []byte
+	for i, it := range items {
+		if i == 0 {
+			prefix = it.e.key
+		}
+		n := 0
+		for n < len(prefix) && n < len(it.e.key) && prefix[n] == it.e.key[n] {
+			n++
+		}
+		prefix = prefix[:n]
+	}
+	for i := range items {
+		var w [8]byte
+		copy(w[:], items[i].e.key[len(prefix):])
+		items[i].word = binary.BigEndian.Uint64(w[:])
+	}
+	slices.SortFunc(items, func(a, b item) int {
+		switch {
+		case a.word < b.word:
+			return -1
+		case a.word > b.word:
+			return 1
+		}
+		return bytes.Compare(a.e.key, b.e.key)
+	})
+	o.sorted = make([]*entry, len(items))
+	for i, it := range items {
+		o.sorted[i] = it.e
+	}
+	o.tree = nil
+	for i := range g.shards {
+		g.shards[i].takeFresh()
+	}
+}
