@@ -1,0 +1,58 @@
+# Holdfast. `make` alone prints this help.
+SHELL := /bin/bash
+GO    ?= go
+T     ?= 30s
+BIN   := bin/holdfast
+SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
+
+.PHONY: help build run test race crash check fuzz bench cover ci packages clean
+
+help: ## print this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(BIN) ## build the command into bin/
+
+$(BIN): $(SRC)
+	$(GO) build -o $@ ./cmd/holdfast
+
+run: build ## import the Go source tree while being killed again and again, and prove that nothing was lost
+	./$(BIN) demo
+
+test: ## all tests
+	$(GO) test -timeout 15m ./...
+	cd bench && $(GO) vet ./...
+
+race: ## the tests under the race detector, shorter loops
+	$(GO) test -race -short -timeout 20m ./...
+
+crash: ## power cuts and kills: the crash suites of every room, whole
+	$(GO) test -timeout 20m -count=1 -run 'Crash|Kill|kills|Cut|Torn|torn|Fault|Gate' ./wal ./storage ./mmap ./engine ./fuzz ./cmd/holdfast
+
+check: ## formatting, vet, dependencies between rooms
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt wants:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	cd bench && $(GO) vet ./...
+	$(GO) test -count=1 -run TestDependencies .
+	$(GO) mod verify >/dev/null
+
+fuzz: ## every native fuzz target for T (make fuzz T=30s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime $(T) $$p; done; done
+
+bench: ## benchmarks beside the code, with bare Pebble as control
+	$(GO) test -run xxx -bench 'Engine_(Get|Put)' -benchtime 2s ./engine
+
+cover: ## statement coverage per room
+	$(GO) test -short -cover ./...
+
+packages: # the Debian packages that some checks use
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  miss=; for c in strace zstd; do command -v $$c >/dev/null || miss="$$miss $$c"; done; \
+	  if [ -n "$$miss" ]; then (apt-get update -qq && apt-get install -y -qq $$miss) || echo "could not install:$$miss; the checks that use them will skip"; fi; fi
+
+ci: packages check build test race ## everything that must pass before a change lands
+	./$(BIN) demo --kills 10
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,336 @@
+package cache
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/allegro/bigcache/v3"
+)
+
+// Options size the tiers. None of them changes a result.
+type Options struct {
+	// L1Bytes bounds L1 with all its overheads. Below 512 KiB the tier is off.
+	L1Bytes int64
+	// L2Bytes bounds L2; three quarters are its ring, allocated at New, the
+	// rest is for its maps. Below 1 MiB, which is bigcache's granule, the tier
+	// is off.
+	L2Bytes int64
+	// MaxEntry is the largest key and cell together that is cached. Larger
+	// means that single cells push out many small ones. Zero is 64 KiB or a
+	// sixteenth of the smaller tier that is on, whichever is less.
+	MaxEntry int64
+
+	l2Hasher bigcache.Hasher // tests make it collide
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.L1Bytes < 0 || o.L2Bytes < 0 || o.MaxEntry < 0 {
+		return o, fmt.Errorf("cache: negative option: L1Bytes %d, L2Bytes %d, MaxEntry %d", o.L1Bytes, o.L2Bytes, o.MaxEntry)
+	}
+	if o.L1Bytes < minL1Bytes {
+		o.L1Bytes = 0
+	}
+	if o.L2Bytes < minL2Bytes {
+		o.L2Bytes = 0
+	}
+	smaller := max(o.L1Bytes, o.L2Bytes)
+	if o.L1Bytes > 0 && o.L2Bytes > 0 {
+		smaller = min(o.L1Bytes, o.L2Bytes)
+	}
+	limit := min(64<<10, smaller/16)
+	if o.MaxEntry == 0 {
+		o.MaxEntry = limit
+	}
+	// An entry that is a large part of a tier is never worth its place.
+	o.MaxEntry = min(o.MaxEntry, max(smaller/4, 0))
+	return o, nil
+}
+
+// Tier says where an answer came from.
+type Tier uint8
+
+const (
+	Miss Tier = iota
+	L1
+	L2
+	Load // not returned by Get; for callers that report where a read ended
+)
+
+func (t Tier) String() string {
+	switch t {
+	case Miss:
+		return "miss"
+	case L1:
+		return "L1"
+	case L2:
+		return "L2"
+	case Load:
+		return "load"
+	}
+	return fmt.Sprintf("tier(%d)", uint8(t))
+}
+
+// Cache is the two tiers behind the stamp rule. All methods may be called by
+// any number of goroutines.
+type Cache struct {
+	l1       *l1 // nil: off
+	l2       *l2 // nil: off
+	maxEntry int64
+	tally    tally
+	flights  flights
+	queue    queue
+
+	// gate keeps Close apart from whoever sends to ristretto's queue: a Set or
+	// Del that meets its Close panics. Hits do not take it.
+	gate   sync.RWMutex
+	closed atomic.Bool
+}
+
+// New makes an empty cache. It starts at most one goroutine of its own.
+func New(o Options) (*Cache, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{maxEntry: o.MaxEntry}
+	if o.L2Bytes > 0 {
+		if c.l2, err = newL2(o.L2Bytes, o.l2Hasher); err != nil {
+			return nil, err
+		}
+		// Started before L1, whose callbacks push to it.
+		c.queue.start(max(o.L2Bytes/16, 2*o.MaxEntry), c.drain)
+	}
+	if o.L1Bytes > 0 {
+		if c.l1, err = newL1(o.L1Bytes, o.MaxEntry, c.gone); err != nil {
+			c.queue.close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Get looks in L1, then in L2, for a cell that a reader with this horizon may
+// use. The reader has searched the generations of the same view before, and
+// they do not know the key (C1). A nil cell with a tier other than Miss is an
+// absence that is known. The cell must not be modified.
+func (c *Cache) Get(h *Horizon, hash uint64, key []byte) (cell []byte, tier Tier) {
+	if c.closed.Load() {
+		return nil, Miss
+	}
+	if c.l1 != nil {
+		if it := c.l1.get(hash); it != nil {
+			if c.usable(h, it, hash, key) {
+				it.restamp(h.Seq())
+				c.tally.add(cL1Hit)
+				return it.cell, L1
+			}
+		}
+	}
+	if c.l2 != nil {
+		k := string(key)
+		if stamp, cell, ok := c.l2.get(k); ok {
+			if h.Fresh(stamp, hash, key) {
+				c.tally.add(cL2Hit)
+				c.promote(h, hash, k, cell)
+				return cell, L2
+			}
+			c.tally.add(cStaleL2)
+		}
+	}
+	c.tally.add(cMiss)
+	return nil, Miss
+}
+
+// usable is C1 and C5 for an item of L1.
+func (c *Cache) usable(h *Horizon, it *item, hash uint64, key []byte) bool {
+	if !it.holds(key) {
+		c.tally.add(cCollision)
+		return false
+	}
+	if !h.Fresh(it.stamp.Load(), hash, key) {
+		c.tally.add(cStaleL1)
+		return false
+	}
+	return true
+}
+
+// Load is for a miss: it calls load, keeps the result under h.Seq() and
+// returns it. A load of the same key that is in flight is joined, but only if
+// its stamp is fresh under h: one that began under an older view may bring
+// what a generation dropped since has replaced.
+//
+// load returns (nil, nil) for an absent key and gives its slice away. The cell
+// must not be modified. An error is the caller's alone: nothing is kept, and
+// those who joined load for themselves.
+func (c *Cache) Load(h *Horizon, hash uint64, key []byte, load func() ([]byte, error)) ([]byte, error) {
+	f := &flight{stamp: h.Seq(), key: string(key), done: make(chan struct{})}
+	for other := c.flights.get(hash); ; {
+		if other != nil && other.key == f.key && h.Fresh(other.stamp, hash, key) {
+			c.tally.add(cJoin)
+			<-other.done
+			if other.ok {
+				return other.cell, nil
+			}
+			c.tally.add(cLoad)
+			return load()
+		}
+		if other = c.flights.lead(hash, f, other); other == nil {
+			break
+		}
+	}
+	defer c.flights.land(hash, f) // also when load panics
+
+	c.tally.add(cLoad)
+	cell, err := load()
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(key)+len(cell)) > c.maxEntry {
+		c.tally.add(cRefused)
+	} else {
+		cell = own(cell)
+		c.fill(newItem(f.stamp, hash, f.key, cell))
+	}
+	f.cell, f.ok = cell, true
+	return cell, nil
+}
+
+// fill offers a loaded item to the highest tier that is on.
+func (c *Cache) fill(it *item) {
+	var taken bool
+	switch {
+	case c.l1 != nil:
+		taken = c.put(it)
+	case c.l2 != nil:
+		taken = c.queue.push(job{victim: it})
+	}
+	if taken {
+		c.tally.add(cFill)
+	} else {
+		c.tally.add(cRefused)
+	}
+}
+
+func (c *Cache) put(it *item) bool {
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	return !c.closed.Load() && c.l1.put(it)
+}
+
+// Peek is for snapshots and scans: the cell if it is here and passes the
+// check, and nothing else. It fills nothing, moves nothing, counts nothing as
+// a hit, and an absence is not an answer (it has no revision to compare).
+func (c *Cache) Peek(h *Horizon, hash uint64, key []byte) (cell []byte, ok bool) {
+	if c.closed.Load() {
+		return nil, false
+	}
+	// has first: a scan over cold keys must not buy them admission.
+	if c.l1 != nil && c.l1.has(hash) {
+		if it := c.l1.get(hash); it != nil && it.cell != nil && c.usable(h, it, hash, key) {
+			return it.cell, true
+		}
+	}
+	if c.l2 != nil {
+		if stamp, cell, ok := c.l2.get(string(key)); ok && cell != nil && h.Fresh(stamp, hash, key) {
+			return cell, true
+		}
+	}
+	return nil, false
+}
+
+// Offer is for the flush, after its swap, and for the hit ratio only: where L1
+// holds the key, it gets the cell that went down. h is the horizon of that
+// swap. A nil cell is an absence. The slice is copied.
+func (c *Cache) Offer(h *Horizon, hash uint64, key, cell []byte) {
+	if c.l1 == nil || c.closed.Load() || int64(len(key)+len(cell)) > c.maxEntry || !c.l1.has(hash) {
+		return
+	}
+	if it := c.l1.get(hash); it == nil || !it.holds(key) || it.stamp.Load() >= h.Seq() {
+		return
+	}
+	var kept []byte
+	if cell != nil {
+		kept = append(make([]byte, 0, len(cell)), cell...)
+	}
+	if c.put(newItem(h.Seq(), hash, string(key), kept)) {
+		c.tally.add(cOffered)
+	}
+}
+
+// Touch tells L1's admission sketch of a use that another room served, so that
+// the hottest keys are no strangers when their generation goes down.
+func (c *Cache) Touch(hash uint64) {
+	if c.l1 != nil && !c.closed.Load() {
+		c.l1.get(hash)
+	}
+}
+
+// promote hands a cell that L2 served to the drain goroutine, stamped anew:
+// h just found it fresh (C3).
+func (c *Cache) promote(h *Horizon, hash uint64, key string, cell []byte) {
+	if c.l1 == nil {
+		return
+	}
+	if !c.queue.push(job{key: key, cell: cell, hash: hash, stamp: h.Seq()}) {
+		c.tally.add(cDropped)
+	}
+}
+
+// gone is ristretto's callback: the item goes on to L2, stamp and all.
+func (c *Cache) gone(it *item, rejected bool) {
+	if c.closed.Load() {
+		return
+	}
+	if rejected {
+		c.tally.add(cRejected)
+	} else {
+		c.tally.add(cEvicted)
+	}
+	if c.l2 != nil && !c.queue.push(job{victim: it}) {
+		c.tally.add(cDropped)
+	}
+}
+
+// drain runs on the one goroutine of the queue.
+func (c *Cache) drain(j job) {
+	if j.victim != nil {
+		if c.l2.set(j.victim) {
+			c.tally.add(cVictim)
+		} else {
+			c.tally.add(cDropped)
+		}
+		return
+	}
+	if c.l1.has(j.hash) {
+		if it := c.l1.get(j.hash); it != nil && it.key == j.key && it.stamp.Load() >= j.stamp {
+			return // another reader was faster
+		}
+	}
+	if c.put(newItem(j.stamp, j.hash, j.key, j.cell)) {
+		c.tally.add(cPromoted)
+	} else {
+		c.tally.add(cDropped)
+	}
+}
+
+// Close ends the goroutines and lets the memory go. It is idempotent, and is
+// called after every user has left; whoever comes later finds nothing.
+func (c *Cache) Close() error {
+	c.gate.Lock()
+	if c.closed.Swap(true) {
+		c.gate.Unlock()
+		return nil
+	}
+	c.gate.Unlock()
+	// The queue first: its goroutine may still be putting items up, and from
+	// now on the callbacks of L1 hand nothing over.
+	c.queue.close()
+	if c.l1 != nil {
+		c.l1.cache.Close()
+	}
+	if c.l2 != nil {
+		return c.l2.close()
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package cache
+
+import (
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+const (
+	// minL1Bytes is where L1 begins to make sense: ristretto's queue of 32,768
+	// pointers alone is 256 KiB.
+	minL1Bytes     = 512 << 10
+	l1QueueBytes   = 256 << 10
+	l1CounterBytes = 4  // four-bit counters in four rows, and the doorkeeper's bits
+	l1CounterPer   = 64 // one counter for so many bytes: about ten for an item of 500 B
+	l1GetBuffer    = 64 // ristretto's own advice
+	maxPending     = 8 << 10
+)
+
+// l1 is the first tier: whole items by pointer under TinyLFU.
+//
+// ristretto promises little, and C4 is why that is enough: a set may be lost,
+// late or rejected, two sets of a new key keep the first, an evicted item may
+// be reported twice or as nil. What must hold is the bound: its queue holds
+// whatever was set and not looked at yet, so pending counts that in bytes and
+// items and refuses beyond (C7). Below the queue's capacity Del never blocks
+// and the cost of an update is never lost.
+type l1 struct {
+	cache *ristretto.Cache[uint64, *item]
+	fixed int64 // bytes that are there with no item at all
+
+	maxPendingBytes int64
+	pendingBytes    atomic.Int64
+	pendingItems    atomic.Int64
+}
+
+func newL1(size, maxEntry int64, gone func(it *item, rejected bool)) (*l1, error) {
+	counters := int64(1) << (bits.Len64(uint64(size/l1CounterPer)) - 1)
+	t := &l1{
+		fixed:           l1QueueBytes + counters*l1CounterBytes,
+		maxPendingBytes: max(size/8, 2*maxEntry),
+	}
+	c, err := ristretto.NewCache(&ristretto.Config[uint64, *item]{
+		NumCounters:        counters,
+		MaxCost:            size - t.fixed,
+		BufferItems:        l1GetBuffer,
+		IgnoreInternalCost: true, // cost already has it, measured
+		// The key is our own hash; the item compares the real key.
+		KeyToHash: func(hash uint64) (uint64, uint64) { return hash, 0 },
+		Cost: func(it *item) int64 { // called when the worker takes the item from the queue
+			cost := it.cost()
+			t.leave(cost)
+			return cost
+		},
+		OnEvict: func(i *ristretto.Item[*item]) {
+			if i.Value != nil { // its sample may hold a key twice
+				gone(i.Value, false)
+			}
+		},
+		OnReject: func(i *ristretto.Item[*item]) {
+			if i.Value != nil {
+				gone(i.Value, true)
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cache: L1: %w", err)
+	}
+	t.cache = c
+	return t, nil
+}
+
+// get looks and feeds the admission sketch, on a miss too: that is the credit
+// with which the key's cell will be admitted.
+func (t *l1) get(hash uint64) *item {
+	it, _ := t.cache.Get(hash)
+	return it
+}
+
+// has looks without touching the sketch.
+func (t *l1) has(hash uint64) bool {
+	_, ok := t.cache.GetTTL(hash)
+	return ok
+}
+
+// put offers an item; false means it was refused at once.
+func (t *l1) put(it *item) bool {
+	cost := it.cost()
+	items, queued := t.pendingItems.Add(1), t.pendingBytes.Add(cost)
+	if items > maxPending || queued > t.maxPendingBytes {
+		t.leave(cost)
+		return false
+	}
+	if t.has(it.hash) {
+		// An update in place is visible at once but never evicts, so growth in
+		// place would pass the bound. Whoever grows starts anew: Del, then Set.
+		if cur := t.get(it.hash); cur != nil && cost > cur.cost() {
+			t.cache.Del(it.hash)
+		}
+	}
+	if !t.cache.Set(it.hash, it, 0) {
+		t.leave(cost)
+		return false
+	}
+	return true
+}
+
+func (t *l1) leave(cost int64) {
+	t.pendingBytes.Add(-cost)
+	t.pendingItems.Add(-1)
+}
+
+// bytes is what L1 holds now, with overheads.
+func (t *l1) bytes() int64 {
+	return t.fixed + t.cache.MaxCost() - t.cache.RemainingCost() + t.pendingBytes.Load()
+}
+
+func (t *l1) capacity() int64 { return t.fixed + t.cache.MaxCost() }

@@ -1,0 +1,165 @@
+package cache
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/allegro/bigcache/v3"
+)
+
+const (
+	// minL2Bytes is bigcache's granule: its limit is given in whole MiB, and
+	// zero would mean none.
+	minL2Bytes = 1 << 20
+
+	l2Shard      = 1 << 20 // aim: small enough to spread locks, large enough for four of the largest entries
+	l2MinShards  = 4
+	l2MaxShards  = 256
+	l2GuessEntry = 4 << 10 // sizes the preallocated maps and buffers; small, since both grow
+
+	// An entry of bigcache: its own header (18) and length (5 at most) around
+	// the key and our value.
+	l2EntryBytes = 18 + 5
+	// A slot of its map at the average load.
+	l2SlotBytes = 28
+
+	// Our value is the stamp, a kind and the cell.
+	//
+	//	offset  size  field
+	//	0       8     stamp, little-endian
+	//	8       1     kind: 0 cell, 1 absence
+	//	9       n     cell
+	l2HeaderBytes = 9
+	kindCell      = 0
+	kindAbsent    = 1
+)
+
+// l2 is the second tier: a ring of copies, first in first out.
+//
+// Its queues are preallocated to their maximum: one that may still grow
+// refuses entries that would fit and empties the shard each time. Entries are
+// gated to a quarter of a shard for the same reason. Append is never used, and
+// any error is a miss.
+type l2 struct {
+	cache    *bigcache.BigCache
+	ring     int64
+	shards   int
+	maxEntry int
+	largest  atomic.Int64 // each shard keeps an encode buffer of the largest it saw
+	broken   atomic.Bool
+	scratch  []byte // of the drain goroutine, the only writer
+}
+
+type seededHash struct{ seed maphash.Seed }
+
+func (h seededHash) Sum64(key string) uint64 {
+	// bigcache reads zero as deleted.
+	return maphash.String(h.seed, key) | 1<<63
+}
+
+func newL2(size int64, hasher bigcache.Hasher) (*l2, error) {
+	// A quarter is left for the map of keys and the buffers.
+	ring := max(size/4*3>>20, 1) << 20
+	shards := l2MinShards
+	for shards < l2MaxShards && ring/int64(shards)/2 >= l2Shard {
+		shards *= 2
+	}
+	shard := ring / int64(shards)
+	if shard > math.MaxUint32 { // its offsets are 32 bits wide
+		return nil, fmt.Errorf("cache: L2: %d bytes are more than %d shards can address", size, shards)
+	}
+	if hasher == nil {
+		hasher = seededHash{maphash.MakeSeed()}
+	}
+	perShard := max(int(shard/l2GuessEntry), 10) // bigcache's minimum is 10
+	c, err := bigcache.New(context.Background(), bigcache.Config{
+		Shards: shards,
+		// Expiry is a matter of cells; this clock must never speak (PITFALLS 6).
+		LifeWindow:         100 * 365 * 24 * time.Hour,
+		CleanWindow:        0,
+		MaxEntriesInWindow: perShard * shards,
+		MaxEntrySize:       int(shard)/perShard + 1, // product >= shard: capacity is the maximum from the start
+		Hasher:             hasher,
+		HardMaxCacheSize:   int(ring >> 20),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cache: L2: %w", err)
+	}
+	t := &l2{cache: c, ring: ring, shards: shards, maxEntry: int(shard / 4)}
+	t.largest.Store(shard/int64(perShard) + 1)
+	return t, nil
+}
+
+// fits says whether an entry may be shown to bigcache at all: one too large
+// would empty its shard, a key too long would never be found again.
+func (t *l2) fits(keyLen, cellLen int) bool {
+	return keyLen <= math.MaxUint16 && keyLen+l2HeaderBytes+cellLen+l2EntryBytes <= t.maxEntry
+}
+
+// get returns a copy that is ours: stamp, cell (nil for an absence).
+func (t *l2) get(key string) (stamp uint64, cell []byte, ok bool) {
+	if t.broken.Load() {
+		return 0, nil, false
+	}
+	defer t.guard()
+	v, err := t.cache.Get(key)
+	if err != nil || len(v) < l2HeaderBytes {
+		return 0, nil, false
+	}
+	stamp = binary.LittleEndian.Uint64(v)
+	if v[8] == kindCell {
+		cell = v[l2HeaderBytes:]
+	}
+	return stamp, cell, true
+}
+
+// set stores an item; only the drain goroutine calls it.
+func (t *l2) set(it *item) bool {
+	if t.broken.Load() || !t.fits(len(it.key), len(it.cell)) {
+		return false
+	}
+	defer t.guard()
+	kind := byte(kindCell)
+	if it.cell == nil {
+		kind = kindAbsent
+	}
+	// The stamp is read before the cell is copied: a reader may raise it
+	// meanwhile, and the lower one is always right.
+	t.scratch = binary.LittleEndian.AppendUint64(t.scratch[:0], it.stamp.Load())
+	t.scratch = append(t.scratch, kind)
+	t.scratch = append(t.scratch, it.cell...)
+	if n := int64(len(it.key) + len(t.scratch) + l2EntryBytes); n > t.largest.Load() {
+		t.largest.Store(n)
+	}
+	return t.cache.Set(it.key, t.scratch) == nil
+}
+
+// guard keeps a panic of the library from the host (C9). It may have left a
+// shard locked, so nothing here is called again.
+func (t *l2) guard() {
+	if recover() != nil {
+		t.broken.Store(true)
+	}
+}
+
+// bytes is the ring (preallocated, so always there), the buffers and the maps.
+func (t *l2) bytes() int64 {
+	n := t.ring + int64(t.shards)*t.largest.Load()
+	if !t.broken.Load() {
+		n += int64(t.cache.Len()) * l2SlotBytes
+	}
+	return n
+}
+
+func (t *l2) close() error {
+	if t.broken.Load() {
+		return errors.New("cache: L2 was turned off by a panic in bigcache")
+	}
+	return t.cache.Close()
+}

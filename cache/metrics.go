@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Metrics is a moment of the cache's counters. Counters only rise.
+type Metrics struct {
+	L1Hits, L2Hits, Misses uint64
+
+	// StaleL1 and StaleL2 are entries that were there and failed the check.
+	StaleL1, StaleL2 uint64
+	Collisions       uint64 // entries of another key under the same hash
+	Loads, Joins     uint64 // Joins used a load in flight
+
+	Fills   uint64 // loads offered to L1 (or to L2 where L1 is off)
+	Refused uint64 // not offered: too large, or the queue was full
+
+	Evictions  uint64 // L1 let an item go
+	Rejects    uint64 // L1 did not admit an item
+	Victims    uint64 // items that L2 took over
+	Dropped    uint64 // victims and promotions that found the queue full or L2 unwilling
+	Promotions uint64 // L2 hits that went up
+	Offers     uint64 // cells replaced after a flush
+
+	// Bytes are real, with overheads. L2's ring is there from the start.
+	L1Bytes, L2Bytes       int64
+	L1Capacity, L2Capacity int64 // zero: the tier is off
+	L2Entries              int
+	QueuedBytes            int64 // on the way to L2
+}
+
+type counter int
+
+const (
+	cL1Hit counter = iota
+	cL2Hit
+	cMiss
+	cStaleL1
+	cStaleL2
+	cCollision
+	cLoad
+	cJoin
+	cFill
+	cRefused
+	cEvicted
+	cRejected
+	cVictim
+	cDropped
+	cPromoted
+	cOffered
+	counters
+)
+
+const stripes = 64
+
+// tally counts without a cache line that all cores fight for: each P keeps a
+// token (sync.Pool is per P) that names its stripe. Exact, and close to the
+// price of a plain increment.
+type tally struct {
+	tokens  sync.Pool
+	next    atomic.Uint32
+	stripes [stripes]stripe
+}
+
+type stripe struct {
+	n [counters]atomic.Uint64
+	_ [64]byte // the next stripe's first line is not this one's last
+}
+
+type token struct{ stripe uint32 }
+
+func (t *tally) add(c counter) {
+	tk, _ := t.tokens.Get().(*token)
+	if tk == nil {
+		tk = &token{stripe: t.next.Add(1) % stripes}
+	}
+	t.stripes[tk.stripe].n[c].Add(1)
+	t.tokens.Put(tk)
+}
+
+func (t *tally) sum(c counter) (n uint64) {
+	for i := range t.stripes {
+		n += t.stripes[i].n[c].Load()
+	}
+	return n
+}
+
+// Metrics reads all counters. It takes locks of the libraries for a moment and
+// is meant for once a second, not for once an operation.
+func (c *Cache) Metrics() Metrics {
+	t := &c.tally
+	m := Metrics{
+		L1Hits: t.sum(cL1Hit), L2Hits: t.sum(cL2Hit), Misses: t.sum(cMiss),
+		StaleL1: t.sum(cStaleL1), StaleL2: t.sum(cStaleL2), Collisions: t.sum(cCollision),
+		Loads: t.sum(cLoad), Joins: t.sum(cJoin),
+		Fills: t.sum(cFill), Refused: t.sum(cRefused),
+		Evictions: t.sum(cEvicted), Rejects: t.sum(cRejected),
+		Victims: t.sum(cVictim), Dropped: t.sum(cDropped), Promotions: t.sum(cPromoted),
+		Offers: t.sum(cOffered),
+	}
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	if c.closed.Load() {
+		return m
+	}
+	if c.l1 != nil {
+		m.L1Bytes, m.L1Capacity = c.l1.bytes(), c.l1.capacity()
+	}
+	if c.l2 != nil {
+		m.L2Bytes, m.L2Capacity = c.l2.bytes(), c.l2.ring
+		if !c.l2.broken.Load() {
+			m.L2Entries = c.l2.cache.Len()
+		}
+	}
+	m.QueuedBytes = c.queue.bytes.Load()
+	return m
+}

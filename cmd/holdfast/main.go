@@ -1,0 +1,51 @@
+// Command holdfast opens a Holdfast store from a shell: it puts, gets, deletes and
+// scans keys, moves whole data sets in and out, describes and checks a store, and
+// shows in a demo that an acknowledged write survives SIGKILL.
+//
+// # Where you are
+//
+// Above engine, which is all of ours that it imports. This room knows flags, wire
+// formats, terminal output and exit codes, and nothing of how a store keeps its
+// promises. Start reading at [execute]; each command is in the file of its name.
+//
+// # Always true
+//
+//   - Values go to standard output, everything else to standard error.
+//   - An error is one line on standard error and an exit code of errors.go.
+//   - A command that only reads opens the store read-only, and changes no byte.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	// An interrupt ends a command between two batches, so that what it says it
+	// did is what it did. A second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop()
+	}()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// execute runs one command line and returns its exit code. Tests call it, too.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{in: stdin, out: stdout, err: stderr}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	a.report(err, args)
+	return exitCode(err)
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Goal: what put takes, get gives, byte for byte.
+func TestPut_get(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "store") // put makes the parents, too
+	ok(t, "put", "-d", dir, "greeting", "hello")
+	require.Equal(t, "hello", ok(t, "get", "-d", dir, "greeting"))
+
+	binary := string(noise(300 << 10))
+	require.Equal(t, exitOK, runWith(t, binary, "put", "-d", dir, "photo").code)
+	require.Equal(t, binary, ok(t, "get", "-d", dir, "photo"))
+
+	ok(t, "put", "-d", dir, "empty", "")
+	require.Equal(t, "", ok(t, "get", "-d", dir, "empty"))
+	ok(t, "put", "-d", dir, "--", "-5", "--dashes")
+	require.Equal(t, "--dashes", ok(t, "get", "-d", dir, "--", "-5"))
+	ok(t, "put", "-d", dir, "--hex", "00ff", "binary key")
+	require.Equal(t, "binary key", ok(t, "get", "-d", dir, "--hex", "00FF"))
+	fails(t, exitNotFound, []string{"get", "-d", dir, "nobody"}, "key nobody: not found")
+	fails(t, exitError, []string{"put", "-d", dir, strings.Repeat("k", 1<<17), "v"}, "too large")
+}
+
+// Goal: --json says revision and size, and carries any bytes.
+func TestGet_json(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	var put, got keyJSON
+	require.NoError(t, json.Unmarshal([]byte(ok(t, "put", "-d", dir, "--json", "k", "<ä>")), &put))
+	require.EqualValues(t, 1, put.Revision)
+	require.Equal(t, `{"key":"k","value":"<ä>","revision":1,"size":4}`+"\n", ok(t, "get", "-d", dir, "--json", "k"))
+
+	require.Equal(t, exitOK, runWith(t, "\xff\x00", "put", "-d", dir, "--hex", "fe").code)
+	require.NoError(t, json.Unmarshal([]byte(ok(t, "get", "-d", dir, "--json", "--hex", "fe")), &got))
+	require.Equal(t, "base64", got.Encoding)
+	require.Equal(t, "base64", got.KeyEncoding)
+	require.Equal(t, base64.StdEncoding.EncodeToString([]byte("\xff\x00")), *got.Value)
+	require.EqualValues(t, 2, got.Revision)
+}
+
+// Goal: the directory may come from the environment; the flag wins.
+func TestPut_environment(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	t.Setenv(dirEnv, dir)
+	ok(t, "put", "k", "v")
+	require.Equal(t, "v", ok(t, "get", "k"))
+	fails(t, exitNoStore, []string{"get", "-d", dir + "x", "k"})
+}
+
+// Goal: every policy of --sync takes writes, and they are there after the command.
+func TestPut_sync(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	for _, policy := range []string{"always", "interval", "never"} {
+		ok(t, "put", "-d", dir, "--sync", policy, policy, "v")
+		require.Equal(t, "v", ok(t, "get", "-d", dir, policy))
+	}
+}
+
+// Goal: del takes keys, ranges, prefixes and everything.
+func TestDel(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	for _, k := range []string{"a/1", "a/2", "b/1", "b/2", "c/1", "c/2", "d"} {
+		ok(t, "put", "-d", dir, k, "v")
+	}
+	left := func() string {
+		return strings.Join(strings.Fields(ok(t, "scan", "-d", dir, "--keys-only")), " ")
+	}
+	ok(t, "del", "-d", dir, "a/1", "d", "never there")
+	require.Equal(t, "a/2 b/1 b/2 c/1 c/2", left())
+	ok(t, "del", "-d", dir, "--range", "b/2", "c/2")
+	require.Equal(t, "a/2 b/1 c/2", left())
+	fails(t, exitError, []string{"del", "-d", dir, "--range", "z", "a"}, "inverted range")
+	ok(t, "del", "-d", dir, "--prefix", "b/")
+	require.Equal(t, "a/2 c/2", left())
+	require.JSONEq(t, `{"lsn":11}`, ok(t, "del", "-d", dir, "--all", "--json"))
+	require.Equal(t, "", left())
+}
+
+// Goal: scan honours every bound, and its text is one line per key whatever is in
+// it.
+func TestScan(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	for _, k := range []string{"a", "b1", "b2", "b3", "c"} {
+		ok(t, "put", "-d", dir, k, "v"+k)
+	}
+	for args, want := range map[string]string{
+		"":                                "a b1 b2 b3 c",
+		"--reverse":                       "c b3 b2 b1 a",
+		"--prefix b":                      "b1 b2 b3",
+		"--prefix b --from b2":            "b2 b3",
+		"--prefix b --to b2":              "b1",
+		"--prefix b --reverse --limit 2":  "b3 b2",
+		"--from b2":                       "b2 b3 c",
+		"--to b2":                         "a b1",
+		"--limit 2":                       "a b1",
+		"--hex --from 6232 --to 63":       "b2 b3",
+		"--from c --to a":                 "",
+		"--prefix x":                      "",
+		"--prefix b --from c":             "",
+		"--prefix b --from a --to z":      "b1 b2 b3",
+		"--memory 16MiB --read-only=true": "a b1 b2 b3 c",
+		"--read-only=false":               "a b1 b2 b3 c",
+	} {
+		got := ok(t, append([]string{"scan", "-d", dir, "--keys-only"}, strings.Fields(args)...)...)
+		require.Equal(t, want, strings.Join(strings.Fields(got), " "), args)
+	}
+	ok(t, "put", "-d", dir, "--hex", "00610a5c", "tab\there\nß \x7f\xff")
+	require.Equal(t, `\x00a\n\\`+"\t"+`tab\there\nß \x7f\xff`+"\n", ok(t, "scan", "-d", dir, "--limit", "1"))
+	require.Equal(t, `{"key":"a","value":"va","revision":1,"size":2}`+"\n",
+		ok(t, "scan", "-d", dir, "--prefix", "a", "--json"))
+	require.Equal(t, `{"key":"a","revision":1,"size":2}`+"\n",
+		ok(t, "scan", "-d", dir, "--prefix", "a", "--json", "--keys-only"))
+}

@@ -1,0 +1,87 @@
+package compaction
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/storage"
+)
+
+// Stats says what one flush moved.
+type Stats struct {
+	Sets, Deletes, Ranges uint64
+	Bytes                 int64 // of keys and cells
+	Ingest                storage.IngestStats
+}
+
+// maxSublevels is the number of sublevels of level zero above which a flush waits:
+// every one of them costs each point read a look.
+const maxSublevels = 6
+
+// Behind says that storage has compactions to catch up with before the next flush.
+// Its ingests are not throttled by storage itself.
+func Behind(st *storage.Store) bool { return st.Sublevels() > maxSublevels }
+
+// checkEvery is how many cells go by between two looks at the context.
+const checkEvery = 1 << 10
+
+// Flush moves the frozen generation g into storage, together with the watermark w,
+// whose Entries it fills in. When it returns nil the cells are durable in storage
+// and visible in storage.Current; on an error nothing was changed that a reader or
+// a reopen can see, unless storage's gate closed.
+func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark) (Stats, error) {
+	g.Sort()
+	in, err := st.NewIngest()
+	if err != nil {
+		return Stats{}, fmt.Errorf("begin ingest: %w", err)
+	}
+	stats, err := build(ctx, g, in)
+	if err != nil {
+		_ = in.Abort() // the first error is the one to report; leftovers go at the next open
+		return stats, fmt.Errorf("build tables: %w", err)
+	}
+	w.Entries = stats.Sets + stats.Deletes + stats.Ranges
+	if stats.Ingest, err = in.Commit(w); err != nil {
+		return stats, fmt.Errorf("ingest through %d: %w", w.LSN, err)
+	}
+	return stats, nil
+}
+
+// build writes points and range tombstones side by side in key order.
+func build(ctx context.Context, g *cow.Generation, in *storage.Ingest) (s Stats, err error) {
+	ranges := g.Ranges()
+	it := g.NewIter(math.MaxUint64) // frozen: the newest version is the one
+	for n, ok := 0, it.First(); ok || len(ranges) > 0; n++ {
+		if n%checkEvery == 0 && ctx.Err() != nil {
+			return s, ctx.Err()
+		}
+		if len(ranges) > 0 && (!ok || bytes.Compare(ranges[0].Lower, it.Key()) <= 0) {
+			if err := in.DeleteRange(ranges[0].Lower, ranges[0].Upper); err != nil {
+				return s, err
+			}
+			s.Ranges++
+			ranges = ranges[1:]
+			continue
+		}
+		switch cell := it.Cell(); {
+		case cell == nil: // P2
+		case cell.Kind() == cow.Tombstone:
+			if err := in.Delete(it.Key()); err != nil {
+				return s, err
+			}
+			s.Deletes++
+			s.Bytes += int64(len(it.Key()))
+		default:
+			if err := in.Set(it.Key(), cell); err != nil {
+				return s, err
+			}
+			s.Sets++
+			s.Bytes += int64(len(it.Key()) + len(cell))
+		}
+		ok = it.Next()
+	}
+	return s, nil
+}

@@ -1,0 +1,193 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfastdb/holdfast/cow"
+)
+
+// Compact flushes, and lets L3 rewrite itself into as few tables as it can.
+func (e *Engine) Compact(ctx context.Context) error {
+	if err := e.Flush(ctx); err != nil {
+		return err
+	}
+	if !e.gate.enter(0) {
+		return ErrClosed
+	}
+	defer e.gate.leave(0)
+	return door(e.store.Compact(ctx))
+}
+
+// DurableLSN is the number at or below which every commit survives a power cut.
+func (e *Engine) DurableLSN() uint64 {
+	if e.log == nil {
+		return e.clock.Published()
+	}
+	return e.log.Durable()
+}
+
+// WaitDurable returns when commit lsn survives a power cut. It asks for a sync
+// rather than wait for somebody else's.
+func (e *Engine) WaitDurable(ctx context.Context, lsn uint64) error {
+	if e.log == nil {
+		return e.closedOr(nil)
+	}
+	if !e.gate.enter(lsn) {
+		return ErrClosed
+	}
+	defer e.gate.leave(lsn)
+	return door(e.log.WaitDurable(ctx, lsn))
+}
+
+// Sync returns when everything acknowledged so far survives a power cut.
+func (e *Engine) Sync(ctx context.Context) error {
+	return e.WaitDurable(ctx, e.clock.Published())
+}
+
+// Check reads everything the store has and verifies every checksum and invariant
+// it can see: L3's tables and watermark, each cell, each large value and its hash,
+// and that no revision is from the future. It returns the problems it found,
+// joined; they are *CorruptErrors.
+func (e *Engine) Check(ctx context.Context) error {
+	if !e.gate.enter(0) {
+		return ErrClosed
+	}
+	err := door(e.store.Check(ctx))
+	e.gate.leave(0)
+	problems := []error{err}
+
+	s, err := e.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for item, err := range s.Scan(Range{}) {
+		switch {
+		case err != nil:
+			return errors.Join(append(problems, err)...)
+		case ctx.Err() != nil:
+			return errors.Join(append(problems, ctx.Err())...)
+		case item.Revision() > s.LSN():
+			problems = append(problems, corrupt("", "key %.40q has revision %d, above %d", item.Key(), item.Revision(), s.LSN()))
+		}
+		if item.cell.Kind() == cow.Blob {
+			if err := e.packs.Verify(item.cell.Payload()); err != nil {
+				problems = append(problems, fmt.Errorf("key %.40q: %w", item.Key(), door(err)))
+			}
+		}
+		if len(problems) > maxProblems {
+			return errors.Join(append(problems, fmt.Errorf("%w: more than %d problems", ErrCorrupt, maxProblems))...)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+const maxProblems = 100
+
+// Checkpoint writes a complete copy of the store to dst, which must not exist, and
+// returns when it is durable. It holds everything acknowledged before the call and
+// opens like any store. Sealed packs are hard-linked where the file system can.
+func (e *Engine) Checkpoint(ctx context.Context, dst string) (err error) {
+	if e.log == nil {
+		return e.closedOr(ErrReadOnly)
+	}
+	if !e.gate.enter(0) {
+		return ErrClosed
+	}
+	defer e.gate.leave(0)
+	fs := e.opts.FS
+	if _, err := fs.Stat(dst); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, fmt.Errorf("checkpoint to %s: %w", dst, os.ErrExist))
+	}
+	tmp := dst + ".tmp"
+	if err := fs.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := e.makeDir(tmp); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = door(errors.Join(err, fs.RemoveAll(tmp)))
+		}
+	}()
+	if err := e.checkpointTo(ctx, tmp); err != nil {
+		return err
+	}
+	if err := fs.Rename(tmp, dst); err != nil {
+		return err
+	}
+	return syncDir(fs, fs.PathDir(dst))
+}
+
+// checkpointTo follows RELIABILITY 4(d): pins first, so that what L3's copy lacks
+// is still in the log when its turn comes.
+func (e *Engine) checkpointTo(ctx context.Context, tmp string) error {
+	fs := e.opts.FS
+	through := e.clock.Published()
+	if err := e.log.WaitDurable(ctx, through); err != nil {
+		return err
+	}
+	release := e.log.Pin()
+	defer release()
+	mark, err := e.store.Checkpoint(fs.PathJoin(tmp, l3Name))
+	if err != nil {
+		return err
+	}
+	if err := e.packs.Seal(); err != nil {
+		return err
+	}
+	// No pack is removed while a store is open, so all of them are the ones that
+	// can be reached.
+	if err := e.packs.LinkTo(fs, fs.PathJoin(tmp, packsName), nil); err != nil {
+		return err
+	}
+	if err := e.log.CopyTo(fs, tmp, mark.LSN, max(mark.LSN, through)); err != nil {
+		return err
+	}
+	if err := syncDir(fs, tmp); err != nil {
+		return err
+	}
+	return e.proveCheckpoint(tmp, max(mark.LSN, through))
+}
+
+// proveCheckpoint opens the copy and looks whether it is the moment it should be.
+func (e *Engine) proveCheckpoint(tmp string, want uint64) error {
+	// The lock of a read-only opener must be there to be taken.
+	if err := touch(e.opts.FS, e.opts.FS.PathJoin(tmp, lockName)); err != nil {
+		return err
+	}
+	c, err := Open(tmp, &Options{ReadOnly: true, MemoryBudget: minBudget, FS: e.opts.FS})
+	if err != nil {
+		return fmt.Errorf("open the copy: %w", err)
+	}
+	got := c.Recovered().LSN
+	if err := c.Close(); err != nil {
+		return err
+	}
+	if got != want {
+		return corrupt(tmp, "the copy holds commits through %d, not %d", got, want)
+	}
+	return nil
+}
+
+func touch(fs vfs.FS, path string) error {
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/wal"
+)
+
+// Put sets key to value. An empty value is a value. When Put returns nil the value
+// is visible, and survives what Options.Sync says.
+func (e *Engine) Put(key, value []byte) error {
+	b := e.NewBatch()
+	defer b.Close()
+	if err := b.Put(key, value); err != nil {
+		return err
+	}
+	_, err := e.Apply(b)
+	return err
+}
+
+// Delete removes key. Deleting a key that is not there is no error.
+func (e *Engine) Delete(key []byte) error {
+	b := e.NewBatch()
+	defer b.Close()
+	if err := b.Delete(key); err != nil {
+		return err
+	}
+	_, err := e.Apply(b)
+	return err
+}
+
+// DeleteRange removes every key in [lower, upper), in time that does not depend on
+// how many there are. A nil upper has no end.
+func (e *Engine) DeleteRange(lower, upper []byte) error {
+	b := e.NewBatch()
+	defer b.Close()
+	if err := b.DeleteRange(lower, upper); err != nil {
+		return err
+	}
+	_, err := e.Apply(b)
+	return err
+}
+
+// Apply commits the batch, all or nothing, and returns its commit number. An empty
+// batch commits nothing and returns the last number. The batch may be used again.
+func (e *Engine) Apply(b *Batch) (lsn uint64, err error) {
+	return e.ApplyContext(context.Background(), b)
+}
+
+// ApplyContext is Apply that stops waiting when ctx ends: in a stall nothing was
+// written; while the group is being written the error is ErrInDoubt.
+func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err error) {
+	switch {
+	case b.e != e:
+		return 0, fmt.Errorf("%w: batch of another engine", ErrClosed)
+	case e.gate.closed.Load():
+		return 0, ErrClosed
+	case e.log == nil:
+		return 0, ErrReadOnly
+	case b.err != nil:
+		return 0, b.err
+	case b.Len() == 0:
+		return e.clock.Published(), nil
+	}
+	if err := b.normalise(); err != nil {
+		return 0, err
+	}
+	sum := wal.Checksum(b.ops) // before anything can touch the bytes
+	if !e.gate.enter(uint64(sum)) {
+		return 0, ErrClosed
+	}
+	defer e.gate.leave(uint64(sum))
+	if err := e.admit(ctx, b); err != nil {
+		return 0, err
+	}
+	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, nil)
+	if err != nil {
+		return 0, door(err)
+	}
+	return lsn, nil
+}
+
+// admit waits while the generations are full, holding nothing (RELIABILITY 3.4).
+func (e *Engine) admit(ctx context.Context, b *Batch) error {
+	if c := e.cause.Load(); c != nil {
+		return readOnly(*c)
+	}
+	if b.puts && e.lowDisk.Load() {
+		return fmt.Errorf("%w: less than DiskReserve is free", ErrDiskFull)
+	}
+	if !e.stall.on.Load() {
+		return nil
+	}
+	return e.waitStall(ctx)
+}
+
+func readOnly(cause error) error {
+	if errors.Is(cause, ErrReadOnly) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", ErrReadOnly, cause)
+}
+
+// stall is where writers wait for the flusher.
+type stall struct {
+	on    atomic.Bool
+	mu    sync.Mutex
+	ended chan struct{} // closed by wake; nil while nobody waits
+	count uint64
+	total time.Duration
+}
+
+func (s *stall) wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	return s.ended
+}
+
+// wake lets everybody look again.
+func (s *stall) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended != nil {
+		close(s.ended)
+		s.ended = nil
+	}
+}
+
+func (e *Engine) waitStall(ctx context.Context) error {
+	began := time.Now()
+	limit := time.NewTimer(e.opts.StallLimit)
+	defer limit.Stop()
+	defer func() {
+		e.stall.mu.Lock()
+		e.stall.count++
+		e.stall.total += time.Since(began)
+		e.stall.mu.Unlock()
+	}()
+	for {
+		// Order: take the channel, then look, so that a wake in between is seen.
+		woken := e.stall.wait()
+		if c := e.cause.Load(); c != nil {
+			return readOnly(*c)
+		}
+		if !e.stall.on.Load() {
+			return nil
+		}
+		select {
+		case <-woken:
+		case <-limit.C:
+			return fmt.Errorf("%w: flushes are behind for %v", ErrBusy, e.opts.StallLimit)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+		case <-e.life.Done():
+			return ErrClosed
+		}
+	}
+}
+
+// place puts the operations of one commit into the active generation. The log
+// calls it in the order of commit numbers, after the record is written and, under
+// SyncAlways, synced (I2); recovery calls it for every record it replays.
+func (e *Engine) place(lsn uint64, payload []byte) error {
+	g := e.view.Load().active
+	var ranges []cow.Range
+	for rest := opList(payload); len(rest) > 0; {
+		o, next, err := rest.next()
+		if err != nil {
+			return err
+		}
+		rest = next
+		if o.kind == opRange {
+			ranges = append(ranges, cow.Range{Lower: o.key, Upper: o.payload})
+			continue
+		}
+		g.Put(hashKey(o.key), o.key, lsn, cow.Header{Kind: o.kind, Revision: lsn}, o.payload)
+	}
+	if ranges != nil {
+		g.DeleteRange(lsn, ranges)
+	}
+	return nil
+}
+
+// maxFragments bounds a generation's range tombstones: each range delete copies
+// their list (I10).
+const maxFragments = 512
+
+// between runs on the leader after each group, with every cell at or below last
+// placed and published and nothing above it: the one moment at which a generation
+// may be frozen.
+func (e *Engine) between(last uint64) {
+	v := e.view.Load()
+	full := v.active.Bytes() >= e.shares.generation || v.active.Fragments() >= maxFragments
+	if !full && (e.log.LiveBytes() < e.shares.log || v.active.Empty()) {
+		return
+	}
+	if len(v.frozen) < e.shares.frozen {
+		e.rotate(last)
+	} else if full && !e.stall.on.Load() {
+		e.stall.on.Store(true)
+		e.flusher.kick()
+	}
+}
+
+// rotate freezes the active generation. The caller holds the log's commit lock.
+func (e *Engine) rotate(last uint64) {
+	e.viewMu.Lock()
+	v := e.view.Load()
+	e.view.Store(v.rotated(cow.NewGeneration(&e.clock, v.active.Next()), last))
+	e.viewMu.Unlock()
+	e.flusher.kick()
+}

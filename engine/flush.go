@@ -1,0 +1,240 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/holdfastdb/holdfast/cache"
+	"github.com/holdfastdb/holdfast/compaction"
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/storage"
+)
+
+// flusher is the one goroutine that moves generations down.
+type flusher struct {
+	work chan struct{} // one token: look at the view
+
+	mu      sync.Mutex
+	flushed uint64        // every generation with a last number at or below it is down
+	err     error         // of the last attempt; nil after a success
+	changed chan struct{} // closed and replaced when one of the above changes
+	stats   FlushMetrics
+}
+
+func (f *flusher) init(flushed uint64) {
+	f.work = make(chan struct{}, 1)
+	f.changed = make(chan struct{})
+	f.flushed = flushed
+}
+
+func (f *flusher) kick() {
+	select {
+	case f.work <- struct{}{}:
+	default:
+	}
+}
+
+func (f *flusher) note(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+const (
+	flushRetryLeast = 50 * time.Millisecond
+	flushRetryMost  = 5 * time.Second
+	behindPoll      = 5 * time.Millisecond
+)
+
+// runFlusher flushes whatever is frozen. A full disk is tried again, later and
+// later; any other error makes the engine read-only: map and log keep everything.
+func (e *Engine) runFlusher() {
+	retry := flushRetryLeast
+	for {
+		select {
+		case <-e.flusher.work:
+		case <-e.life.Done():
+			return
+		}
+		for e.life.Err() == nil {
+			gen, ok := e.view.Load().oldest()
+			if !ok {
+				break
+			}
+			err := door(e.flushOne(e.life, gen))
+			if e.life.Err() != nil {
+				return
+			}
+			e.flusher.note(func() {
+				if e.flusher.err = err; err == nil {
+					e.flusher.flushed = gen.last
+				}
+			})
+			switch {
+			case err == nil:
+				retry = flushRetryLeast
+				e.unstall()
+			case transient(err):
+				e.logger.Warn("flush will be tried again", "error", err, "after", retry)
+				select {
+				case <-time.After(retry):
+				case <-e.life.Done():
+					return
+				}
+				retry = min(2*retry, flushRetryMost)
+			default:
+				e.fail(fmt.Errorf("flush: %w", err))
+				return
+			}
+		}
+	}
+}
+
+// flushOne walks the order of RELIABILITY 4(b): log, L3, view, STATE.
+func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
+	for compaction.Behind(e.store) {
+		select {
+		case <-time.After(behindPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	began := time.Now()
+	// Log before L3: L3 must never hold what the log could still lose, or a crash
+	// would bring back the middle of a history.
+	if err := e.log.WaitDurable(ctx, gen.last); err != nil {
+		return err
+	}
+	w := storage.Watermark{LSN: gen.last, Generation: e.generation + 1, UUID: e.uuid}
+	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w)
+	if err != nil {
+		return err
+	}
+	// Order (I5): L3, then view. Swapping the view first would let a reader miss
+	// the cell in the map, and read L3 before it is there.
+	e.swapBase(gen, e.store.Current())
+	e.generation++
+	e.boundSnapshots()
+	// Order (I6): view, then STATE. Only now may the log be recycled.
+	if err := e.log.SetFlushed(gen.last, e.generation, e.packs.High()); err != nil {
+		return err
+	}
+	e.flusher.mu.Lock()
+	e.flusher.stats.add(stats, time.Since(began))
+	e.flusher.mu.Unlock()
+	e.logger.Debug("flushed", "through", gen.last, "sets", stats.Sets, "deletes", stats.Deletes,
+		"ranges", stats.Ranges, "bytes", stats.Bytes, "took", time.Since(began))
+	return nil
+}
+
+// swapBase replaces the oldest frozen generation by its record, and the L3
+// snapshot by one that has its cells, in one swap of the view.
+func (e *Engine) swapBase(gen frozen, base *storage.Snapshot) {
+	record := newRecord(gen.Generation)
+	e.viewMu.Lock()
+	v := e.view.Load()
+	e.view.Store(v.without(base, record, e.shares.records))
+	e.viewMu.Unlock()
+	v.base.Release() // the view's own reference; snapshots have theirs
+}
+
+func newRecord(g *cow.Generation) *cache.Record {
+	frags := g.Ranges()
+	ranges := make([]cache.KeyRange, len(frags))
+	for i, f := range frags {
+		ranges[i] = cache.KeyRange{Lower: f.Lower, Upper: f.Upper}
+	}
+	return cache.NewRecord(g.Hashes(), g.Len(), ranges)
+}
+
+// unstall lets writers go on once there is room, and freezes what filled up while
+// there was none.
+func (e *Engine) unstall() {
+	if !e.stall.on.Load() {
+		return
+	}
+	// Room first, then the writers: between runs under the same lock and would
+	// otherwise stall them again at once.
+	_ = e.log.Barrier(func(last uint64) {
+		e.stall.on.Store(false)
+		e.between(last)
+	})
+	e.stall.wake()
+}
+
+// Flush moves everything acknowledged so far into L3 and returns when it is
+// durable there.
+func (e *Engine) Flush(ctx context.Context) error {
+	if e.log == nil {
+		return e.closedOr(ErrReadOnly)
+	}
+	if !e.gate.enter(0) {
+		return ErrClosed
+	}
+	defer e.gate.leave(0)
+	var target uint64
+	for {
+		frozen := false
+		if err := e.log.Barrier(func(last uint64) {
+			v := e.view.Load()
+			switch {
+			case v.active.Empty():
+				frozen = true
+				if len(v.frozen) > 0 {
+					target = v.frozen[0].last
+				}
+			case len(v.frozen) < e.shares.frozen:
+				e.rotate(last)
+				target, frozen = last, true
+			}
+		}); err != nil {
+			return door(err)
+		}
+		if frozen {
+			break
+		}
+		// No room for another frozen generation: wait for one flush.
+		if err := e.awaitFlush(ctx, 0); err != nil {
+			return err
+		}
+	}
+	return e.awaitFlush(ctx, target)
+}
+
+// awaitFlush waits until everything through target is down, or, for target zero,
+// until one more generation is.
+func (e *Engine) awaitFlush(ctx context.Context, target uint64) error {
+	f := &e.flusher
+	f.kick()
+	f.mu.Lock()
+	start := f.flushed
+	for {
+		done, changed, err := f.flushed >= target, f.changed, f.err
+		if target == 0 {
+			done = f.flushed > start || len(e.view.Load().frozen) < e.shares.frozen
+		}
+		f.mu.Unlock()
+		switch {
+		case done:
+			return nil
+		case err != nil && !transient(err):
+			return err
+		}
+		if c := e.cause.Load(); c != nil {
+			return readOnly(*c)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-e.life.Done():
+			return ErrClosed
+		}
+		f.mu.Lock()
+	}
+}

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/holdfastdb/holdfast/cache"
+	"github.com/holdfastdb/holdfast/compaction"
+	"github.com/holdfastdb/holdfast/mmap"
+	"github.com/holdfastdb/holdfast/storage"
+	"github.com/holdfastdb/holdfast/wal"
+)
+
+// Metrics is what each room did since Open, and what it holds now.
+type Metrics struct {
+	LSN, DurableLSN uint64
+
+	// MapHits and MapAbsent are estimates from one read in sixteen: exact counts
+	// would make readers share a line.
+	MapHits, MapAbsent uint64
+
+	Map       MapMetrics
+	Cache     cache.Metrics
+	Storage   storage.Metrics
+	Packs     mmap.Metrics
+	Log       wal.Metrics
+	Flush     FlushMetrics
+	Stall     StallMetrics
+	Snapshots SnapshotMetrics
+}
+
+// MapMetrics describes the generations.
+type MapMetrics struct {
+	Bytes, Limit int64 // of all generations; of one
+	Keys         int
+	Shards       int // of the active one
+	Frozen       int
+}
+
+// FlushMetrics adds up what went down.
+type FlushMetrics struct {
+	Flushes, Sets, Deletes, Ranges uint64
+	Bytes                          int64
+	Took                           time.Duration
+}
+
+func (m *FlushMetrics) add(s compaction.Stats, took time.Duration) {
+	m.Flushes++
+	m.Sets += s.Sets
+	m.Deletes += s.Deletes
+	m.Ranges += s.Ranges
+	m.Bytes += s.Bytes
+	m.Took += took
+}
+
+// StallMetrics says how long writers waited for flushes.
+type StallMetrics struct {
+	Count uint64
+	Total time.Duration
+}
+
+// SnapshotMetrics says what open snapshots hold.
+type SnapshotMetrics struct {
+	Open        int
+	PinnedBytes int64
+	OldestAge   time.Duration
+}
+
+// Metrics are safe to take at any time; taking them costs some microseconds. A
+// closed engine has none.
+func (e *Engine) Metrics() Metrics {
+	if !e.gate.enter(0) {
+		return Metrics{}
+	}
+	defer e.gate.leave(0)
+	v := e.view.Load()
+	m := Metrics{
+		LSN:        e.clock.Published(),
+		DurableLSN: e.DurableLSN(),
+		MapHits:    e.reads.mapHits.Load(),
+		MapAbsent:  e.reads.mapAbsent.Load(),
+		Map: MapMetrics{
+			Bytes: v.bytes(), Limit: e.shares.generation,
+			Shards: v.active.Shards(), Frozen: len(v.frozen),
+		},
+		Cache:   e.cache.Metrics(),
+		Storage: e.store.Metrics(),
+		Packs:   e.packs.Metrics(),
+	}
+	for _, g := range v.generations() {
+		m.Map.Keys += g.Len()
+	}
+	if e.log != nil {
+		m.Log = e.log.Metrics()
+	}
+	e.flusher.mu.Lock()
+	m.Flush = e.flusher.stats
+	e.flusher.mu.Unlock()
+	e.stall.mu.Lock()
+	m.Stall = StallMetrics{e.stall.count, e.stall.total}
+	e.stall.mu.Unlock()
+	e.snapMu.Lock()
+	defer e.snapMu.Unlock()
+	var oldest *Snapshot
+	m.Snapshots.Open = len(e.snapshots)
+	if m.Snapshots.PinnedBytes, oldest = e.pinnedLocked(); oldest != nil {
+		m.Snapshots.OldestAge = time.Since(oldest.made)
+	}
+	return m
+}

@@ -1,0 +1,241 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfastdb/holdfast/mmap"
+	"github.com/holdfastdb/holdfast/wal"
+)
+
+// SyncPolicy says which failures an acknowledged write survives.
+type SyncPolicy uint8
+
+const (
+	// SyncAlways: the process, the kernel and the power.
+	SyncAlways SyncPolicy = iota
+	// SyncInterval: a kill of the process; a power cut may take back what was
+	// acknowledged in the last [Options.SyncEvery].
+	SyncInterval
+	// SyncNever: as SyncInterval, but a kill of the process may also take back
+	// what is still in the log's buffer, at most 256 KiB or 5 ms, and a power cut
+	// everything since the last flush, Sync or WaitDurable.
+	SyncNever
+)
+
+// RecoveryMode says what Open does with a log that is damaged. A torn tail, which
+// any crash may leave, is cut in every mode but RecoverAbsolute.
+type RecoveryMode uint8
+
+const (
+	// RecoverStrict refuses to open when anything was lost that had been promised.
+	RecoverStrict RecoveryMode = iota
+	// RecoverAbsolute refuses any imperfect tail, a torn one too.
+	RecoverAbsolute
+	// RecoverPointInTime cuts at the first problem, even if more was promised, and
+	// reports the loss in [Engine.Recovered].
+	RecoverPointInTime
+	// RecoverSalvage skips what is damaged. The engine is read-only.
+	RecoverSalvage
+)
+
+// Compression says how large values are stored.
+type Compression uint8
+
+const (
+	// CompressAuto samples each value and stores raw what does not compress.
+	CompressAuto Compression = iota
+	// CompressNone stores every large value raw, so that View never copies.
+	CompressNone
+	// CompressFast prefers speed over size.
+	CompressFast
+	// CompressBest prefers size over speed.
+	CompressBest
+)
+
+// Options configure an engine. The zero Options, or nil, are production
+// defaults. Open copies them; the caller's struct is never written.
+type Options struct {
+	// Promises. Changing these changes what survives, and who may write.
+
+	// Sync says which failures an acknowledged write survives. Zero is SyncAlways.
+	Sync SyncPolicy
+	// SyncEvery is the interval of SyncInterval. Zero is 100 ms.
+	SyncEvery time.Duration
+	// ReadOnly opens an existing store without changing one byte of it.
+	ReadOnly bool
+	// MustExist refuses to make a new store where there is none.
+	MustExist bool
+	// Recovery says what to do with a damaged log. Zero is RecoverStrict.
+	Recovery RecoveryMode
+
+	// Budgets.
+
+	// MemoryBudget is the memory for everything, in bytes: generations, caches,
+	// storage's block cache, mapped values. Zero is 256 MiB, the least 16 MiB.
+	MemoryBudget int64
+	// MaxBatch bounds one batch, in bytes; large values count as references.
+	// Zero is an eighth of MemoryBudget.
+	MaxBatch int64
+	// DiskReserve is the free space, in bytes, below which puts get ErrDiskFull
+	// while deletes and flushes go on. Zero is 32 MiB; negative turns it off.
+	DiskReserve int64
+	// StallLimit is how long a write may wait for a flush before it gets ErrBusy.
+	// Zero is 30 s.
+	StallLimit time.Duration
+
+	// Speed. Changing these changes no result.
+
+	// LargeValue is the size in bytes from which a value goes to a pack file.
+	// Smaller means smaller flushes and more files; zero is 64 KiB, the least
+	// 4 KiB.
+	LargeValue int
+	// Compression of large values. Zero is CompressAuto.
+	Compression Compression
+	// NoMap reads large values by copy and never through a mapping.
+	NoMap bool
+	// SegmentBytes fixes the size of a log segment. Zero lets it grow with the
+	// load from 1 MiB to 64 MiB; the least is 16 KiB.
+	SegmentBytes int64
+
+	// Seams.
+
+	// FS is the file system. Nil is the operating system's.
+	FS vfs.FS
+	// Logger gets what an operator should know. Nil discards.
+	Logger *slog.Logger
+}
+
+// ErrOptions reports options that contradict each other or are out of range.
+var ErrOptions = errors.New("holdfast: bad options")
+
+const (
+	minBudget       = 16 << 20
+	defaultBudget   = 256 << 20
+	minLargeValue   = 4 << 10
+	minSegmentBytes = 16 << 10
+)
+
+func (o *Options) withDefaults() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.MemoryBudget == 0 {
+		c.MemoryBudget = defaultBudget
+	}
+	if c.MaxBatch == 0 {
+		c.MaxBatch = c.MemoryBudget / 8
+	}
+	if c.DiskReserve == 0 {
+		c.DiskReserve = 32 << 20
+	}
+	if c.StallLimit == 0 {
+		c.StallLimit = 30 * time.Second
+	}
+	if c.LargeValue == 0 {
+		c.LargeValue = 64 << 10
+	}
+	if c.SyncEvery == 0 {
+		c.SyncEvery = 100 * time.Millisecond
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	bad := func(field, why string, v any) error {
+		return fmt.Errorf("%w: %s is %v: %s", ErrOptions, field, v, why)
+	}
+	switch {
+	case c.Sync > SyncNever:
+		return c, bad("Sync", "no such policy", c.Sync)
+	case c.Recovery > RecoverSalvage:
+		return c, bad("Recovery", "no such mode", c.Recovery)
+	case c.Compression > CompressBest:
+		return c, bad("Compression", "no such setting", c.Compression)
+	case c.SyncEvery < 0:
+		return c, bad("SyncEvery", "negative", c.SyncEvery)
+	case c.MemoryBudget < minBudget:
+		return c, bad("MemoryBudget", "at least 16 MiB", c.MemoryBudget)
+	case c.MaxBatch < 0 || c.MaxBatch > c.MemoryBudget/2:
+		return c, bad("MaxBatch", "between zero and half of MemoryBudget", c.MaxBatch)
+	case c.StallLimit < 0:
+		return c, bad("StallLimit", "negative", c.StallLimit)
+	case c.LargeValue < minLargeValue:
+		return c, bad("LargeValue", "at least 4 KiB", c.LargeValue)
+	case c.SegmentBytes != 0 && c.SegmentBytes < minSegmentBytes:
+		return c, bad("SegmentBytes", "at least 16 KiB", c.SegmentBytes)
+	case c.Recovery == RecoverSalvage && !c.ReadOnly:
+		return c, bad("Recovery", "salvage reads only: set ReadOnly", "RecoverSalvage")
+	}
+	return c, nil
+}
+
+// shares is how the one memory number is divided. The Go heap may stand at twice
+// what is live in it before the collector catches up, so what lives there
+// (generations, L1, L2, records) gets less than half of the budget.
+type shares struct {
+	generation int64 // bytes of one generation; two may exist
+	frozen     int   // how many may wait for their flush
+	pinned     int64 // dropped generations that snapshots may keep
+	l1, l2     int64
+	blocks     int64 // storage's block cache
+	records    int64
+	mapped     int64
+	log        int64 // live bytes of the log, which bounds the time of a recovery
+}
+
+func (o *Options) shares() shares {
+	b := o.MemoryBudget
+	return shares{
+		generation: b / 10,
+		frozen:     1,
+		pinned:     b / 10,
+		l1:         b / 10,
+		l2:         b / 10,
+		blocks:     b / 8,
+		records:    b / 64,
+		mapped:     b / 4,
+		log:        max(b, 64<<20),
+	}
+}
+
+func (p SyncPolicy) wal() wal.Policy {
+	switch p {
+	case SyncInterval:
+		return wal.Interval
+	case SyncNever:
+		return wal.Never
+	}
+	return wal.Always
+}
+
+func (m RecoveryMode) wal() wal.Mode {
+	switch m {
+	case RecoverAbsolute:
+		return wal.Absolute
+	case RecoverPointInTime:
+		return wal.PointInTime
+	case RecoverSalvage:
+		return wal.Salvage
+	}
+	return wal.Strict
+}
+
+func (c Compression) mmap() mmap.Compression {
+	switch c {
+	case CompressNone:
+		return mmap.None
+	case CompressFast:
+		return mmap.Fast
+	case CompressBest:
+		return mmap.Best
+	}
+	return mmap.Auto
+}

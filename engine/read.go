@@ -1,0 +1,271 @@
+package engine
+
+import (
+	"errors"
+	"hash/maphash"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"github.com/holdfastdb/holdfast/cache"
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/mmap"
+)
+
+// seed makes the hash of a key the same in every generation and cache of this
+// process, and different in the next.
+var seed = maphash.MakeSeed()
+
+func hashKey(key []byte) uint64 { return maphash.Bytes(seed, key) }
+
+// Tier is the room that answered a read.
+type Tier uint8
+
+const (
+	TierNone Tier = iota // nothing is known of the key
+	TierMap
+	TierL1
+	TierL2
+	TierL3
+)
+
+func (t Tier) String() string {
+	return [...]string{"none", "map", "L1", "L2", "L3"}[t]
+}
+
+// readCounters estimate, from one read in sampleReads, what the rooms above the
+// caches answered. Exact counting would make every hit write to a shared line.
+type readCounters struct{ mapHits, mapAbsent atomic.Uint64 }
+
+// sampleReads is also how often a map hit feeds L1's admission sketch, so that the
+// hottest keys are no strangers to it when their generation goes down.
+const sampleReads = 16
+
+// errMoved says that a reader's view is gone and it must load a new one.
+var errMoved = errors.New("the view moved on")
+
+// find returns the newest published cell of key. Tombstones and absence are
+// ErrNotFound. The cell is immutable and stays valid.
+func (e *Engine) find(key []byte) (cow.Cell, Tier, error) {
+	if e.gate.closed.Load() {
+		return nil, TierNone, ErrClosed
+	}
+	hash := hashKey(key)
+	for {
+		// Order: view, then number. A version at or below the number may be in a
+		// newer generation only if the read began before that commit was
+		// acknowledged.
+		v := e.view.Load()
+		cell, f := v.get(hash, key, e.clock.Published())
+		switch f {
+		case cow.Hit:
+			e.sample(hash, &e.reads.mapHits)
+			return live(cell, TierMap)
+		case cow.Hidden:
+			e.sample(hash, &e.reads.mapAbsent)
+			return nil, TierMap, ErrNotFound
+		case cow.Cut:
+			continue // C3: load view and number again
+		}
+		cell, tier, err := e.findBelow(v, hash, key)
+		if err == errMoved {
+			continue
+		}
+		return cell, tier, err
+	}
+}
+
+// findBelow asks the caches and L3 for a key that no generation of v knows.
+func (e *Engine) findBelow(v *view, hash uint64, key []byte) (cow.Cell, Tier, error) {
+	if !e.gate.enter(hash) {
+		return nil, TierNone, ErrClosed
+	}
+	defer e.gate.leave(hash)
+	b, t := e.cache.Get(v.horizon, hash, key)
+	tier := TierL3
+	switch t {
+	case cache.L1:
+		tier = TierL1
+	case cache.L2:
+		tier = TierL2
+	default:
+		var err error
+		b, err = e.cache.Load(v.horizon, hash, key, func() ([]byte, error) {
+			if !v.base.Acquire() {
+				return nil, errMoved
+			}
+			defer v.base.Release()
+			b, found, err := v.base.Get(nil, key)
+			if err != nil || !found {
+				return nil, err
+			}
+			return cow.ParseCell(b)
+		})
+		if err != nil {
+			if errors.Is(err, errMoved) {
+				return nil, TierNone, errMoved
+			}
+			return nil, TierNone, door(err)
+		}
+	}
+	if b == nil {
+		return nil, tier, ErrNotFound
+	}
+	return live(cow.Cell(b), tier)
+}
+
+func (e *Engine) sample(hash uint64, n *atomic.Uint64) {
+	if rand.Uint32()%sampleReads == 0 {
+		n.Add(sampleReads)
+		if e.gate.enter(hash) {
+			e.cache.Touch(hash)
+			e.gate.leave(hash)
+		}
+	}
+}
+
+func live(c cow.Cell, t Tier) (cow.Cell, Tier, error) {
+	if c.Kind() == cow.Tombstone {
+		return nil, t, ErrNotFound
+	}
+	return c, t, nil
+}
+
+// Get returns a copy of the value of key, or ErrNotFound.
+func (e *Engine) Get(key []byte) ([]byte, error) { return e.GetInto(nil, key) }
+
+// GetInto appends the value of key to dst. It allocates only what dst lacks. A
+// value that is empty leaves dst as it was, but never nil.
+func (e *Engine) GetInto(dst, key []byte) ([]byte, error) {
+	cell, _, err := e.find(key)
+	if err != nil {
+		return dst, err
+	}
+	return e.appendValue(dst, cell)
+}
+
+func (e *Engine) appendValue(dst []byte, cell cow.Cell) ([]byte, error) {
+	if cell.Kind() == cow.Value {
+		dst = append(dst, cell.Payload()...)
+	} else {
+		b, err := e.openBlob(cell)
+		if err != nil {
+			return dst, err
+		}
+		if dst, err = b.AppendTo(dst); err != nil {
+			_ = b.Close() // the read's error is the one to report
+			return dst, door(err)
+		}
+		if err := b.Close(); err != nil {
+			return dst, door(err)
+		}
+	}
+	if dst == nil {
+		dst = []byte{} // empty is not missing
+	}
+	return dst, nil
+}
+
+// View calls fn with the value of key, without a copy where the value is in memory
+// or mapped raw. The bytes are valid inside fn only and must not be changed; fn's
+// error is returned as it is.
+func (e *Engine) View(key []byte, fn func(value []byte) error) error {
+	cell, _, err := e.find(key)
+	if err != nil {
+		return err
+	}
+	return e.viewValue(cell, fn)
+}
+
+func (e *Engine) viewValue(cell cow.Cell, fn func(value []byte) error) error {
+	if cell.Kind() == cow.Value {
+		return fn(cell.Payload())
+	}
+	b, err := e.openBlob(cell)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	var fromUser error
+	err = b.View(func(value []byte) error {
+		fromUser = fn(value)
+		return fromUser
+	})
+	if fromUser != nil {
+		return fromUser
+	}
+	return door(err)
+}
+
+// Has says whether key has a value.
+func (e *Engine) Has(key []byte) (bool, error) {
+	_, _, err := e.find(key)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Info is what Stat knows of a value.
+type Info struct {
+	Size     int64  // of the value, in bytes
+	Stored   int64  // bytes it takes where it is kept, without keys and headers
+	Revision uint64 // commit number of the last write to the key
+	Expiry   int64  // absolute, milliseconds since 1970; zero: none
+	Tier     Tier   // the room that answered
+	Codec    string // "inline", or how a large value is stored
+}
+
+// Stat describes the value of key, or returns ErrNotFound.
+func (e *Engine) Stat(key []byte) (Info, error) {
+	cell, tier, err := e.find(key)
+	if err != nil {
+		return Info{}, err
+	}
+	i := Info{Revision: cell.Revision(), Expiry: cell.Expiry(), Tier: tier, Codec: "inline"}
+	i.Size = int64(len(cell.Payload()))
+	i.Stored = i.Size
+	if cell.Kind() == cow.Blob {
+		r, err := mmap.DecodeRef(cell.Payload())
+		if err != nil {
+			return Info{}, door(err)
+		}
+		i.Size, i.Stored, i.Codec = int64(r.Size), int64(r.Stored), r.Codec.String()
+	}
+	return i, nil
+}
+
+func (e *Engine) openBlob(cell cow.Cell) (*mmap.Blob, error) {
+	if !e.gate.enter(cell.Revision()) {
+		return nil, ErrClosed
+	}
+	defer e.gate.leave(cell.Revision())
+	b, err := e.packs.Open(cell.Payload())
+	return b, door(err)
+}
+
+// writeBlob appends a large value to its pack. It is synced with the log record
+// that names it, before it (I3).
+func (e *Engine) writeBlob(value []byte) ([]byte, error) {
+	switch {
+	case e.log == nil:
+		return nil, e.closedOr(ErrReadOnly)
+	case e.lowDisk.Load():
+		return nil, ErrDiskFull
+	}
+	if c := e.cause.Load(); c != nil {
+		return nil, readOnly(*c)
+	}
+	if !e.gate.enter(uint64(len(value))) {
+		return nil, ErrClosed
+	}
+	defer e.gate.leave(uint64(len(value)))
+	ref, err := e.packs.Write(value)
+	return ref, door(err)
+}
+
+func (e *Engine) closedOr(err error) error {
+	if e.gate.closed.Load() {
+		return ErrClosed
+	}
+	return err
+}

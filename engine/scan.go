@@ -1,0 +1,272 @@
+package engine
+
+import (
+	"bytes"
+	"iter"
+
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/mmap"
+	"github.com/holdfastdb/holdfast/storage"
+)
+
+// Range is the half-open key range [Lower, Upper). A nil bound is open.
+type Range struct {
+	Lower, Upper []byte
+	Reverse      bool // from the highest key down
+}
+
+// Prefix is the range of all keys that begin with p.
+func Prefix(p []byte) Range {
+	r := Range{Lower: p}
+	for i := len(p) - 1; i >= 0; i-- {
+		if p[i] != 0xff {
+			r.Upper = append(bytes.Clone(p[:i]), p[i]+1)
+			break
+		}
+	}
+	return r
+}
+
+// Item is one key of a scan. It, and what it returns, is valid in the loop body
+// only.
+type Item struct {
+	key  []byte
+	cell cow.Cell
+	e    *Engine
+}
+
+// Key of the item; copy it to keep it.
+func (i Item) Key() []byte { return i.key }
+
+// Revision is the commit number of the last write to the key.
+func (i Item) Revision() uint64 { return i.cell.Revision() }
+
+// Size of the value in bytes. It reads nothing.
+func (i Item) Size() int64 {
+	if i.cell.Kind() == cow.Blob {
+		if r, err := mmap.DecodeRef(i.cell.Payload()); err == nil {
+			return int64(r.Size)
+		}
+	}
+	return int64(len(i.cell.Payload()))
+}
+
+// Value of the item; copy it to keep it. A large value is read only now.
+func (i Item) Value() ([]byte, error) {
+	if i.cell.Kind() == cow.Value {
+		return i.cell.Payload(), nil
+	}
+	return i.e.appendValue(nil, i.cell)
+}
+
+// Scan walks the keys of r in order, as they were at the moment the loop begins.
+// An error ends the loop; it comes with a zero Item. A scan fills no cache. It
+// holds a snapshot while the loop runs, which may give way like any other.
+func (e *Engine) Scan(r Range) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		s, err := e.Snapshot()
+		if err != nil {
+			yield(Item{}, err)
+			return
+		}
+		defer s.Close()
+		s.scan(r, yield)
+	}
+}
+
+func (s *Snapshot) scan(r Range, yield func(Item, error) bool) {
+	m, err := s.newMerge(r)
+	if err != nil {
+		yield(Item{}, err)
+		return
+	}
+	defer m.close()
+	for {
+		ok, err := m.next()
+		if err != nil {
+			yield(Item{}, err)
+			return
+		}
+		if !ok || !yield(Item{m.key, m.cell, s.e}, nil) {
+			return
+		}
+	}
+}
+
+// merge walks generations and L3 side by side in key order. For each key the first
+// room, top-down, that knows it has the cell (I1).
+type merge struct {
+	s     *Snapshot
+	v     *view
+	r     Range
+	rooms []source // generations newest first, then L3
+	gens  []*cow.Generation
+	began bool
+
+	key  []byte
+	cell cow.Cell
+}
+
+// source is a cow.Iter or a storage.Iter with its current key kept at hand.
+type source struct {
+	it interface {
+		First() bool
+		Last() bool
+		SeekGE(key []byte) bool
+		SeekLT(key []byte) bool
+		Next() bool
+		Prev() bool
+		Key() []byte
+	}
+	key  []byte // nil: at its end
+	same bool   // stands at the key that was given out last
+}
+
+func (s *Snapshot) newMerge(r Range) (*merge, error) {
+	if !s.e.gate.enter(s.at) {
+		return nil, ErrClosed
+	}
+	defer s.e.gate.leave(s.at)
+	v := s.view.Load()
+	if v == nil || !v.base.Acquire() {
+		return nil, s.ended()
+	}
+	base, err := v.base.NewIter(r.Lower, r.Upper)
+	if err != nil {
+		v.base.Release()
+		return nil, door(err)
+	}
+	m := &merge{s: s, v: v, r: r, gens: v.generations()}
+	m.rooms = make([]source, 0, len(m.gens)+1)
+	for _, g := range m.gens {
+		m.rooms = append(m.rooms, source{it: g.NewIter(s.at)})
+	}
+	m.rooms = append(m.rooms, source{it: base})
+	return m, nil
+}
+
+func (m *merge) base() *storage.Iter { return m.rooms[len(m.rooms)-1].it.(*storage.Iter) }
+
+func (m *merge) close() {
+	_ = m.base().Close() // its error was seen by next, or the loop was left
+	m.v.base.Release()
+}
+
+// next moves to the next key that is there. User code runs between two calls, so
+// each of them passes the gate anew.
+func (m *merge) next() (bool, error) {
+	if !m.s.e.gate.enter(m.s.at) {
+		return false, ErrClosed
+	}
+	defer m.s.e.gate.leave(m.s.at)
+	for {
+		m.advance()
+		if m.gaveWay() {
+			return false, m.s.ended()
+		}
+		top := m.first()
+		if top < 0 {
+			return false, door(m.base().Err())
+		}
+		found, err := m.settle(top)
+		if err != nil || found {
+			return found, err
+		}
+	}
+}
+
+// gaveWay says that the snapshot ended under the scan: its versions may be cut.
+func (m *merge) gaveWay() bool {
+	for i := range m.gens {
+		if m.rooms[i].it.(*cow.Iter).Torn() {
+			return true
+		}
+	}
+	return m.s.view.Load() == nil
+}
+
+// advance moves every source that stands at the last key, or all to their start.
+func (m *merge) advance() {
+	for i := range m.rooms {
+		r := &m.rooms[i]
+		var ok bool
+		switch {
+		case m.began && !r.same:
+			continue
+		case m.began && m.r.Reverse:
+			ok = r.it.Prev()
+		case m.began:
+			ok = r.it.Next()
+		case m.r.Reverse && m.r.Upper != nil:
+			ok = r.it.SeekLT(m.r.Upper)
+		case m.r.Reverse:
+			ok = r.it.Last()
+		case m.r.Lower != nil:
+			ok = r.it.SeekGE(m.r.Lower)
+		default:
+			ok = r.it.First()
+		}
+		r.key, r.same = nil, false
+		if ok && m.inside(r.it.Key()) {
+			r.key = r.it.Key()
+		}
+	}
+	m.began = true
+}
+
+func (m *merge) inside(key []byte) bool {
+	if m.r.Reverse {
+		return bytes.Compare(key, m.r.Lower) >= 0
+	}
+	return m.r.Upper == nil || bytes.Compare(key, m.r.Upper) < 0
+}
+
+// first finds the newest source at the key that comes next, and marks all at it.
+func (m *merge) first() int {
+	top := -1
+	for i := range m.rooms {
+		r := &m.rooms[i]
+		if r.key == nil {
+			continue
+		}
+		c := -1
+		if top >= 0 {
+			if c = bytes.Compare(r.key, m.rooms[top].key); m.r.Reverse {
+				c = -c
+			}
+		}
+		if c < 0 {
+			for j := range i {
+				m.rooms[j].same = false
+			}
+			top = i
+		}
+		r.same = c <= 0
+	}
+	return top
+}
+
+// settle takes the cell of source top, unless a newer room's range tombstone hides
+// the key, or the cell says that it is deleted.
+func (m *merge) settle(top int) (bool, error) {
+	key := m.rooms[top].key
+	for _, g := range m.gens[:min(top, len(m.gens))] {
+		if g.Covers(key, m.s.at) == cow.Hidden {
+			return false, nil
+		}
+	}
+	var cell cow.Cell
+	switch it := m.rooms[top].it.(type) {
+	case *cow.Iter:
+		if cell = it.Cell(); cell == nil {
+			return false, nil // a range tombstone of its own generation
+		}
+	case *storage.Iter:
+		var err error
+		if cell, err = cow.ParseCell(it.Value()); err != nil {
+			return false, door(err)
+		}
+	}
+	m.key, m.cell = key, cell
+	return cell.Kind() != cow.Tombstone, nil
+}

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"errors"
+	"iter"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfastdb/holdfast/cow"
+)
+
+// Snapshot is the store as it was at one commit number. Taking one copies nothing;
+// holding one keeps the generations it sees in memory, at most half of their share
+// of the budget for all snapshots together: beyond it the oldest gives way and
+// returns ErrSnapshotTooOld. Safe for concurrent use. Close it.
+type Snapshot struct {
+	e    *Engine
+	at   uint64
+	made time.Time
+	hold cow.Hold
+	view atomic.Pointer[view] // nil once it ended
+	why  atomic.Pointer[error]
+}
+
+// Snapshot returns a view of everything acknowledged before the call.
+func (e *Engine) Snapshot() (*Snapshot, error) {
+	if !e.gate.enter(0) {
+		return nil, ErrClosed
+	}
+	defer e.gate.leave(0)
+	s := e.capture()
+	e.snapMu.Lock()
+	e.snapshots[s] = struct{}{}
+	e.snapMu.Unlock()
+	return s, nil
+}
+
+// capture takes a view, a number and a reference that belong together.
+func (e *Engine) capture() *Snapshot {
+	s := &Snapshot{e: e, made: time.Now()}
+	// Order (C3): register, then load. Nothing that the number below can see is
+	// cut from here on.
+	e.clock.Register(&s.hold)
+	for {
+		v := e.view.Load()
+		s.at = e.clock.Published()
+		// The view must not have changed around the number: a generation frozen in
+		// between would hold commits at or below it that v does not show (I8).
+		if e.view.Load() == v && v.base.Acquire() {
+			s.view.Store(v)
+			return s
+		}
+	}
+}
+
+// end releases what the snapshot holds. Later calls get why.
+func (s *Snapshot) end(why error) {
+	s.why.CompareAndSwap(nil, &why)
+	if v := s.view.Swap(nil); v != nil {
+		s.e.clock.Release(&s.hold)
+		v.base.Release()
+	}
+}
+
+// Close releases the snapshot. Closing it twice is harmless.
+func (s *Snapshot) Close() error {
+	s.e.snapMu.Lock()
+	delete(s.e.snapshots, s)
+	s.e.snapMu.Unlock()
+	s.end(ErrClosed)
+	return nil
+}
+
+// LSN is the commit number that the snapshot shows.
+func (s *Snapshot) LSN() uint64 { return s.at }
+
+func (s *Snapshot) ended() error {
+	if s.e.gate.closed.Load() {
+		return ErrClosed
+	}
+	if w := s.why.Load(); w != nil {
+		return *w
+	}
+	return ErrClosed
+}
+
+func (s *Snapshot) find(key []byte) (cow.Cell, Tier, error) {
+	hash := hashKey(key)
+	if !s.e.gate.enter(hash) {
+		return nil, TierNone, ErrClosed
+	}
+	defer s.e.gate.leave(hash)
+	v := s.view.Load()
+	if v == nil {
+		return nil, TierNone, s.ended()
+	}
+	cell, f := v.get(hash, key, s.at)
+	switch f {
+	case cow.Hit:
+		return live(cell, TierMap)
+	case cow.Hidden:
+		return nil, TierMap, ErrNotFound
+	case cow.Cut:
+		return nil, TierNone, s.ended() // it gave way while we looked
+	}
+	// A cached cell is the key's newest in an L3 at least as new as ours; it is
+	// what we would find if nobody wrote the key after our number.
+	if b, ok := s.e.cache.Peek(v.horizon, hash, key); ok && cow.Cell(b).Revision() <= s.at {
+		return live(cow.Cell(b), TierL1)
+	}
+	// v's base is ours unless the snapshot gave way since.
+	if !v.base.Acquire() {
+		return nil, TierNone, s.ended()
+	}
+	defer v.base.Release()
+	b, found, err := v.base.Get(nil, key)
+	if err != nil {
+		return nil, TierNone, door(err)
+	}
+	if !found {
+		return nil, TierL3, ErrNotFound
+	}
+	if cell, err = cow.ParseCell(b); err != nil {
+		return nil, TierNone, door(err)
+	}
+	return live(cell, TierL3)
+}
+
+// Get returns a copy of the value that key had, or ErrNotFound.
+func (s *Snapshot) Get(key []byte) ([]byte, error) { return s.GetInto(nil, key) }
+
+// GetInto appends the value that key had to dst.
+func (s *Snapshot) GetInto(dst, key []byte) ([]byte, error) {
+	cell, _, err := s.find(key)
+	if err != nil {
+		return dst, err
+	}
+	return s.e.appendValue(dst, cell)
+}
+
+// View calls fn with the value that key had; see [Engine.View].
+func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
+	cell, _, err := s.find(key)
+	if err != nil {
+		return err
+	}
+	return s.e.viewValue(cell, fn)
+}
+
+// Has says whether key had a value.
+func (s *Snapshot) Has(key []byte) (bool, error) {
+	_, _, err := s.find(key)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Scan walks the keys of r as they were; see [Engine.Scan].
+func (s *Snapshot) Scan(r Range) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) { s.scan(r, yield) }
+}
+
+// boundSnapshots makes the oldest snapshots give way while all together pin more
+// dropped generations than their share.
+func (e *Engine) boundSnapshots() {
+	e.snapMu.Lock()
+	defer e.snapMu.Unlock()
+	for len(e.snapshots) > 0 {
+		bytes, oldest := e.pinnedLocked()
+		if bytes <= e.shares.pinned {
+			return
+		}
+		e.logger.Warn("snapshot gave way", "lsn", oldest.at, "age", time.Since(oldest.made), "pinned", bytes)
+		delete(e.snapshots, oldest)
+		oldest.end(ErrSnapshotTooOld)
+	}
+}
+
+// pinnedLocked adds up the generations that only snapshots still hold, and finds
+// the oldest snapshot.
+func (e *Engine) pinnedLocked() (bytes int64, oldest *Snapshot) {
+	current := make(map[*cow.Generation]bool)
+	for _, g := range e.view.Load().generations() {
+		current[g] = true
+	}
+	for s := range e.snapshots {
+		if oldest == nil || s.at < oldest.at {
+			oldest = s
+		}
+		v := s.view.Load()
+		if v == nil {
+			continue
+		}
+		for _, g := range v.generations() {
+			if !current[g] {
+				current[g] = true
+				bytes += g.Bytes()
+			}
+		}
+	}
+	return bytes, oldest
+}
+
+func (e *Engine) dropSnapshots(why error) {
+	e.snapMu.Lock()
+	defer e.snapMu.Unlock()
+	for s := range e.snapshots {
+		s.end(why)
+	}
+	clear(e.snapshots)
+}

@@ -1,0 +1,281 @@
+package storage
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Snapshot is L3 at one moment, shared by reference count: after the last
+// ingest, or as opened.
+//
+// Why iterators may be made from it while an ingest runs (S4). Pebble installs
+// a version before it publishes its sequence number. A snapshot or iterator
+// made in between reads at the old number from a version whose tables a
+// compaction, which knows of no reader at that number, may already have merged:
+// a torn view. An iterator made from this snapshot reads at the snapshot's
+// number, which was published before the snapshot was taken and is in Pebble's
+// list of snapshots since: every compaction that starts later keeps what that
+// number sees, and one that started earlier has no input above it. So which
+// version the iterator loads does not matter.
+type Snapshot struct {
+	store *Store
+	snap  *pebble.Snapshot
+	refs  atomic.Int64
+	swept atomic.Uint64 // epoch of the last sweep over idle iterators
+
+	points slots
+
+	mu    sync.Mutex // guards the fields up to the next blank line
+	dead  bool
+	iters map[*Iter]struct{}
+	scans []idleScan // idle iterators for NewIter, at most maxIdleScans
+}
+
+type idleScan struct {
+	it    *pebble.Iterator
+	epoch uint64
+}
+
+const maxIdleScans = 8
+
+// takeSnapshot makes a snapshot with one reference. Only Open and the flusher
+// may call it, never while an ingest runs (S4).
+func (s *Store) takeSnapshot() (sn *Snapshot, err error) {
+	defer caught(&err)
+	sn = &Snapshot{
+		store:  s,
+		snap:   s.db.NewSnapshot(),
+		points: newSlots(),
+		iters:  make(map[*Iter]struct{}),
+	}
+	sn.refs.Store(1)
+	sn.swept.Store(s.epoch.Load())
+	s.mu.Lock()
+	s.snapshots[sn] = struct{}{}
+	s.mu.Unlock()
+	return sn, nil
+}
+
+// Current returns the shared snapshot with a reference taken for the caller.
+// After Close it is one whose every use answers ErrClosed.
+func (s *Store) Current() *Snapshot {
+	for {
+		sn := s.current.Load()
+		if sn.Acquire() || s.isClosed() {
+			return sn
+		}
+		// Replaced between load and acquire; the next one is there already.
+	}
+}
+
+// Acquire takes a reference; false when the last was given back before. The
+// reader then loads its view again.
+func (sn *Snapshot) Acquire() bool {
+	for {
+		n := sn.refs.Load()
+		if n <= 0 {
+			return false
+		}
+		if sn.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives a reference back; the last closes the Pebble snapshot.
+func (sn *Snapshot) Release() {
+	if sn.refs.Add(-1) != 0 {
+		return
+	}
+	s := sn.store
+	if s.enter() != nil {
+		return // Close takes care of every snapshot still listed
+	}
+	defer s.leave()
+	s.mu.Lock()
+	delete(s.snapshots, sn)
+	s.mu.Unlock()
+	sn.kill()
+}
+
+// kill closes everything the snapshot has in Pebble. It runs once: by the last
+// Release, or by Close, which waits for a Release under way.
+func (sn *Snapshot) kill() {
+	sn.mu.Lock()
+	if sn.dead {
+		sn.mu.Unlock()
+		return
+	}
+	sn.dead = true
+	iters, scans := sn.iters, sn.scans
+	sn.iters, sn.scans = nil, nil
+	sn.mu.Unlock()
+	// Without sn.mu: an Iter takes its own lock first, then sn.mu.
+	for it := range iters {
+		it.kill()
+	}
+	for _, sc := range scans {
+		closeQuietly(sc.it)
+	}
+	sn.points.kill()
+	var err error
+	defer caught(&err)
+	_ = sn.snap.Close()
+}
+
+// Get appends the cell of a user key to dst. An absent key is found false, nil
+// error; dst then comes back as it was.
+func (sn *Snapshot) Get(dst, key []byte) (cell []byte, found bool, err error) {
+	return sn.get(dst, userPrefix, key)
+}
+
+// getInner reads one of storage's own keys.
+func (sn *Snapshot) getInner(key []byte) ([]byte, bool, error) {
+	return sn.get(nil, key[0], key[1:])
+}
+
+func (sn *Snapshot) watermark() (Watermark, bool, error) {
+	b, ok, err := sn.getInner(watermarkKey)
+	if err != nil || !ok {
+		return Watermark{}, false, err
+	}
+	w, err := decodeWatermark(b)
+	return w, err == nil, err
+}
+
+func (sn *Snapshot) get(dst []byte, prefix byte, key []byte) (_ []byte, _ bool, err error) {
+	sl := sn.points.lock()
+	defer sl.mu.Unlock()
+	defer caught(&err)
+	if sl.it == nil || sl.epoch != sn.store.epoch.Load() {
+		if err := sn.refillLocked(sl); err != nil {
+			return dst, false, err
+		}
+	}
+	sl.key = append(append(sl.key[:0], prefix), key...)
+	// The whole key is the prefix (Split), so the bloom filters answer for
+	// most absent keys, those of the last level too (UseL6Filters).
+	if sl.it.SeekPrefixGE(sl.key) {
+		v, err := sl.it.ValueAndErr()
+		if err != nil {
+			sl.dropLocked()
+			return dst, false, mappedRead(err)
+		}
+		if bytes.Equal(sl.it.Key(), sl.key) {
+			return append(dst, v...), true, nil
+		}
+	}
+	if err := sl.it.Error(); err != nil {
+		// The iterator goes, so that an error of the device does not stick.
+		sl.dropLocked()
+		return dst, false, mappedRead(err)
+	}
+	return dst, false, nil
+}
+
+func (sn *Snapshot) refillLocked(sl *slot) error {
+	if sl.dead {
+		return ErrClosed
+	}
+	s := sn.store
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	sl.dropLocked()
+	epoch := s.epoch.Load() // before the iterator: an older stamp is only dropped sooner
+	it, err := sn.snap.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return mappedRead(err)
+	}
+	sl.it, sl.epoch = it, epoch
+	return nil
+}
+
+// NewIter walks the user keys in [lower, upper); nil is open. It holds a
+// reference to the snapshot until its Close.
+func (sn *Snapshot) NewIter(lower, upper []byte) (_ *Iter, err error) {
+	s := sn.store
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	defer caught(&err)
+	if !sn.Acquire() {
+		return nil, fmt.Errorf("%w: snapshot was released", ErrClosed)
+	}
+	defer func() {
+		if err != nil {
+			sn.Release()
+		}
+	}()
+	lo, hi := lowerBound(lower), upperBound(upper)
+	if bytes.Compare(lo, hi) > 0 {
+		hi = lo // empty, where Pebble's iterators assume order
+	}
+	epoch := s.epoch.Load()
+	p, made := sn.takeScan(epoch)
+	if p != nil {
+		p.SetBounds(lo, hi)
+	} else {
+		if p, err = sn.snap.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi}); err != nil {
+			return nil, mappedRead(err)
+		}
+		made = epoch
+	}
+	it := &Iter{sn: sn, it: p, epoch: made}
+	sn.mu.Lock()
+	sn.iters[it] = struct{}{} // not dead: a reference and inflight are held
+	sn.mu.Unlock()
+	return it, nil
+}
+
+func (sn *Snapshot) takeScan(epoch uint64) (*pebble.Iterator, uint64) {
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	for n := len(sn.scans); n > 0; n = len(sn.scans) {
+		sc := sn.scans[n-1]
+		sn.scans[n-1] = idleScan{}
+		sn.scans = sn.scans[:n-1]
+		if sc.epoch == epoch {
+			return sc.it, sc.epoch
+		}
+		closeQuietly(sc.it)
+	}
+	return nil, 0
+}
+
+// putScan takes an iterator back from it, whose lock is held. False when it
+// must be closed instead.
+func (sn *Snapshot) putScan(it *Iter, healthy bool) bool {
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	if sn.dead {
+		return false
+	}
+	delete(sn.iters, it)
+	if !healthy || it.epoch != sn.store.epoch.Load() || len(sn.scans) >= maxIdleScans {
+		return false
+	}
+	sn.scans = append(sn.scans, idleScan{it.it, it.epoch})
+	return true
+}
+
+func (sn *Snapshot) dropStaleScans(epoch uint64) {
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	kept := sn.scans[:0]
+	for _, sc := range sn.scans {
+		if sc.epoch == epoch {
+			kept = append(kept, sc)
+		} else {
+			closeQuietly(sc.it)
+		}
+	}
+	clear(sn.scans[len(kept):])
+	sn.scans = kept
+}

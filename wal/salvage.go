@@ -1,0 +1,149 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+)
+
+// salvager reads whatever verifies, in the order of the numbers, and reports
+// what it had to skip. Its result is read-only: nothing can be chained to it.
+type salvager struct {
+	*Recovery
+	w        walker // carries a batch that spans segments
+	last     uint64 // last batch handed out
+	expect   uint64 // next number; 0: not known
+	promised uint64
+}
+
+func (r *Recovery) salvage() error {
+	s := &salvager{Recovery: r, last: r.above, promised: r.st.Synced}
+	for _, no := range r.names {
+		seg, err := r.openSegment(no)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForeign) {
+				return err
+			}
+			r.lose(err, Loss{File: r.files.path(segmentName(no)), FirstLSN: s.expect})
+			continue
+		}
+		r.Segments++
+		if err = errors.Join(s.segment(seg), seg.close()); err != nil {
+			return err
+		}
+	}
+	if s.promised > s.last {
+		r.lose(fmt.Errorf("everything up to %d was synced, the last readable batch is %d", s.promised, s.last),
+			Loss{FirstLSN: s.last + 1, LastLSN: s.promised})
+	}
+	r.LastLSN, r.last = s.last, s.last
+	r.NextLSN = max(r.st.IssuedCeiling, s.last) + 1
+	return nil
+}
+
+func (s *salvager) segment(seg *segmentReader) error {
+	for off := int64(framesOffset); off+frameHeaderBytes <= seg.size; {
+		f, payload, ok, err := seg.frameAt(off)
+		if err != nil {
+			return err
+		}
+		what := "does not verify"
+		if ok {
+			s.promised = max(s.promised, f.synced)
+			if what, err = s.frame(seg, f, payload); err != nil {
+				return err
+			}
+		}
+		if what == "" {
+			off += f.size()
+			continue
+		}
+		s.w.part.active = false
+		// Step over the bad place to the next frame that verifies.
+		next := off + 8
+		if f.kind != 0 {
+			next = off + f.size()
+		}
+		found := false
+		for ; next+frameHeaderBytes <= seg.size; next += 8 {
+			if _, found, err = seg.headerAt(next); err != nil {
+				return err
+			}
+			if found {
+				break
+			}
+		}
+		loss := Loss{FirstLSN: s.expect, Bytes: next - off}
+		switch {
+		case f.kind == kindData:
+			loss.FirstLSN, loss.LastLSN, loss.Bytes = f.firstLSN, f.lastLSN(), f.size()
+		case !found:
+			return nil // the end of what was written
+		}
+		s.lose(corrupt(seg.name, off, "%s", what), loss)
+		off = next
+	}
+	return nil
+}
+
+// frame takes in one frame that verifies. what says why it is of no use.
+func (s *salvager) frame(seg *segmentReader, f frame, payload []byte) (what string, err error) {
+	w := &s.w
+	switch f.kind {
+	case kindOpen:
+		o, ok := parseOpen(payload)
+		if !ok {
+			return "OPEN contradicts itself", nil
+		}
+		s.missing(seg, f.offset, o.prevLastLSN)
+		if o.cont && !w.part.active {
+			w.part.active, w.part.skip = true, true // its beginning is gone
+		} else if !o.cont {
+			w.part.active = false
+		}
+		w.jumpAfter, w.jumpTo = o.jumpAfter, o.jumpTo
+		s.expect = max(s.expect, o.firstLSN)
+		return "", nil
+	case kindData:
+	default:
+		return "", nil
+	}
+	s.Frames++
+	w.above, w.batches = s.last, w.batches[:0]
+	if f.flags == 0 || f.flags&flagFirst != 0 {
+		w.part.active = false
+	}
+	s.missing(seg, f.offset, f.firstLSN-1)
+	beheaded := f.flags&(flagMiddle|flagLast) != 0 && w.part.skip && f.firstLSN > s.last
+	if what := w.stepData(seg, f, payload); what != "" {
+		return what, nil
+	}
+	if w.part.active {
+		return "", nil
+	}
+	if beheaded {
+		s.lose(corrupt(seg.name, f.offset, "the beginning of this batch is gone"),
+			Loss{FirstLSN: f.firstLSN, LastLSN: f.firstLSN})
+	}
+	s.expect = w.next
+	for _, b := range w.batches {
+		err := s.apply(seg, f, []batch{b}, false)
+		if errors.Is(err, ErrCut) {
+			s.lose(err, Loss{File: seg.name, Offset: f.offset, FirstLSN: b.lsn, LastLSN: b.lsn})
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		s.last = b.lsn
+	}
+	return "", nil
+}
+
+// missing reports the numbers from the expected one to upTo.
+func (s *salvager) missing(seg *segmentReader, off int64, upTo uint64) {
+	if s.expect != 0 && upTo >= s.expect && upTo > s.above {
+		s.lose(corrupt(seg.name, off, "numbers are missing before this frame"),
+			Loss{FirstLSN: max(s.expect, s.above+1), LastLSN: upTo})
+		s.expect = upTo + 1
+	}
+}
