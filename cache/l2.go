@@ -80,7 +80,7 @@ func newL2(size int64, hasher bigcache.Hasher) (*l2, error) {
 	perShard := max(int(shard/l2GuessEntry), 10) // bigcache's minimum is 10
 	c, err := bigcache.New(context.Background(), bigcache.Config{
 		Shards: shards,
-		// Expiry is a matter of cells; this clock must never speak (PITFALLS 6).
+		// Expiry is a matter of cells; this clock must never speak.
 		LifeWindow:         100 * 365 * 24 * time.Hour,
 		CleanWindow:        0,
 		MaxEntriesInWindow: perShard * shards,

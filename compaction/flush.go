@@ -29,16 +29,21 @@ func Behind(st *storage.Store) bool { return st.Sublevels() > maxSublevels }
 const checkEvery = 1 << 10
 
 // Flush moves the frozen generation g into storage, together with the watermark w,
-// whose Entries it fills in. When it returns nil the cells are durable in storage
+// whose Entries it fills in. ready is called when the tables are built; what must
+// be true before storage may have the cells is true when it returns nil. When Flush
+// returns nil the cells are durable in storage
 // and visible in storage.Current; on an error nothing was changed that a reader or
 // a reopen can see, unless storage's gate closed.
-func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark) (Stats, error) {
+func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark, ready func() error) (Stats, error) {
 	g.Sort()
 	in, err := st.NewIngest()
 	if err != nil {
 		return Stats{}, fmt.Errorf("begin ingest: %w", err)
 	}
 	stats, err := build(ctx, g, in)
+	if err == nil {
+		err = ready()
+	}
 	if err != nil {
 		_ = in.Abort() // the first error is the one to report; leftovers go at the next open
 		return stats, fmt.Errorf("build tables: %w", err)

@@ -106,12 +106,11 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	}
 	began := time.Now()
 	// Log before L3: L3 must never hold what the log could still lose, or a crash
-	// would bring back the middle of a history.
-	if err := e.log.WaitDurable(ctx, gen.last); err != nil {
-		return err
-	}
+	// would bring back the middle of a history. The sync runs while tables are built.
+	durable := make(chan error, 1)
+	e.background(func() { durable <- e.log.WaitDurable(ctx, gen.last) })
 	w := storage.Watermark{LSN: gen.last, Generation: e.generation + 1, UUID: e.uuid}
-	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w)
+	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w, func() error { return <-durable })
 	if err != nil {
 		return err
 	}

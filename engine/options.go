@@ -194,15 +194,17 @@ type shares struct {
 func (o *Options) shares() shares {
 	b := o.MemoryBudget
 	return shares{
-		generation: b / 10,
+		generation: b / 8,
 		frozen:     1,
-		pinned:     b / 10,
-		l1:         b / 10,
-		l2:         b / 10,
-		blocks:     b / 8,
-		records:    b / 64,
-		mapped:     b / 4,
-		log:        max(b, 64<<20),
+		// A snapshot pins at most the generations of its view, so one of them, or
+		// one scan under load, always fits.
+		pinned:  b / 8 * 5 / 2,
+		l1:      b / 12,
+		l2:      b / 12,
+		blocks:  b / 12,
+		records: b / 64,
+		mapped:  b / 8,
+		log:     max(b, 64<<20),
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 )
 
 // Snapshot is the store as it was at one commit number. Taking one copies nothing;
-// holding one keeps the generations it sees in memory, at most half of their share
-// of the budget for all snapshots together: beyond it the oldest gives way and
-// returns ErrSnapshotTooOld. Safe for concurrent use. Close it.
+// holding one keeps the generations it sees in memory. One always fits; beyond the
+// bound for all snapshots together the oldest gives way and returns
+// ErrSnapshotTooOld. Safe for concurrent use. Close it.
 type Snapshot struct {
 	e    *Engine
 	at   uint64

@@ -398,11 +398,3 @@ func (b *Blob) readPart(l *layout, w *window, p []byte, at uint64) (int, error) 
 	}
 	return int(n), nil
 }
-
-// seen counts what is corrupt on its way to the caller.
-func (s *Store) seen(err error) error {
-	if errors.Is(err, ErrCorrupt) {
-		s.stats.corrupt.Add(1)
-	}
-	return err
-}

@@ -57,3 +57,11 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 
 // noSpace says whether the error is one that more space cures.
 func noSpace(err error) bool { return vfs.IsNoSpaceError(err) || isQuota(err) }
+
+// seen counts what is corrupt on its way to the caller.
+func (s *Store) seen(err error) error {
+	if errors.Is(err, ErrCorrupt) {
+		s.stats.corrupt.Add(1)
+	}
+	return err
+}

@@ -16,8 +16,9 @@ type pack struct {
 	num  uint64
 	name string // with its folder
 
-	// refs and idle belong to packs.mu.
-	refs int
+	// Guarded by packs.mu.
+	refs    int
+	removed bool // not in the table any more; its file goes with the last pin
 
 	// published is how many bytes readers may touch: all of an older pack,
 	// what was written of one of ours.
@@ -25,10 +26,9 @@ type pack struct {
 	// synced is how many of them may be mapped (M6).
 	synced atomic.Uint64
 
-	mu     sync.Mutex // guards file, checked
-	file   vfs.File
-	known  bool // header was verified in this open
-	sealed bool // guarded by Store.writeMu
+	mu    sync.Mutex // guards file and known; see release
+	file  vfs.File
+	known bool // header was verified in this open
 }
 
 // maxOpenPacks bounds idle open files.
@@ -117,7 +117,7 @@ func (s *Store) release(p *pack) {
 	s.packs.mu.Lock()
 	p.refs--
 	var f vfs.File
-	if p.refs == 0 && (s.packs.closed || s.packs.open > maxOpenPacks) {
+	if p.refs == 0 && (p.removed || s.packs.closed || s.packs.open > maxOpenPacks) {
 		f, p.file = p.file, nil // nobody else holds p, and acquire waits for packs.mu
 		if f != nil {
 			s.packs.open--
@@ -129,6 +129,38 @@ func (s *Store) release(p *pack) {
 			s.log.Warn("mmap: closing a pack after reading", "pack", packName(p.num), "err", err)
 		}
 	}
+}
+
+// Remove unlinks a sealed pack: new readers get ErrMissing, those who have it
+// pinned keep it, mapped or open, until they are done. That nothing live,
+// no snapshot and no unflushed delete can still reach it is the caller's to
+// know (I7), and so is the sync of the folder.
+func (s *Store) Remove(num uint64) error {
+	if s.o.ReadOnly {
+		return ErrReadOnly
+	}
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	if s.writesTo(num) {
+		return fmt.Errorf("%w: %s", ErrNotSealed, packName(num))
+	}
+	s.packs.mu.Lock()
+	p := s.packs.m[num]
+	if p == nil {
+		s.packs.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrMissing, packName(num))
+	}
+	delete(s.packs.m, num)
+	p.removed = true
+	p.refs++ // so that release below closes it, if nobody else will
+	s.packs.mu.Unlock()
+	s.windows.dropPack(num)
+	s.release(p)
+	if err := s.o.FS.Remove(p.name); err != nil {
+		return fmt.Errorf("mmap: remove pack: %w", err)
+	}
+	return nil
 }
 
 // read fills b from the pack. A pack that ends before is corrupt: whoever

@@ -183,6 +183,26 @@ func (ws *windows) unmap(list []*window) {
 	}
 }
 
+// dropPack takes the mappings of one pack out of the table; those that are
+// pinned go with their last pin.
+func (ws *windows) dropPack(num uint64) {
+	ws.mu.Lock()
+	var victims []*window
+	for k, w := range ws.m {
+		switch {
+		case k.pack != num:
+		case w.pins == 0:
+			ws.dropLocked(w)
+			victims = append(victims, w)
+		default:
+			delete(ws.m, k)
+			w.gone = true
+		}
+	}
+	ws.mu.Unlock()
+	ws.unmap(victims)
+}
+
 // drop unmaps what nobody pins. With close, the rest goes with its last pin.
 func (ws *windows) drop(close bool) {
 	ws.mu.Lock()

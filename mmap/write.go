@@ -49,9 +49,11 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 	if err := w.append(head, e.data, e.tail, make([]byte, pad)); err != nil {
 		w.failed = true
 		err = s.writeFailedLocked(w.pack.num, err)
-		if w.size == packHeaderLen {
-			// Nothing can refer to it. Left alone, its rest would keep the disk full.
+		// A pack without a blob: nothing can refer to it, and its rest would
+		// keep the disk full. A sync under way may hold its file; then it stays.
+		if w.size == packHeaderLen && s.syncMu.TryLock() {
 			err = errors.Join(err, s.discardLocked())
+			s.syncMu.Unlock()
 		}
 		return nil, err
 	}
@@ -120,7 +122,7 @@ func (s *Store) activeLocked(n uint64) (*writing, error) {
 	return w, nil
 }
 
-// discardLocked removes the active pack, which holds no blob.
+// discardLocked, which needs syncMu too, removes the active pack, which holds no blob.
 func (s *Store) discardLocked() error {
 	w := s.active
 	s.active = nil
@@ -233,9 +235,6 @@ func (s *Store) syncLocked() error {
 
 	s.writeMu.Lock()
 	s.unsynced = append([]*writing(nil), s.unsynced[old:]...)
-	for _, w := range todo[:old] {
-		w.pack.sealed = true
-	}
 	s.writeMu.Unlock()
 	for _, w := range todo[:old] {
 		if err := w.file.Close(); err != nil {

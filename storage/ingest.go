@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
 )
 
 // Ingest builds the sorted tables of one flush. It is for one goroutine.
@@ -27,9 +28,10 @@ type Ingest struct {
 	s    *Store
 	cuts cutPoints
 
-	table *tableWriter // open table, or nil
-	paths []string     // every staged file
-	next  int          // first cut point not passed yet
+	table   *tableWriter   // open table, or nil
+	closing errgroup.Group // tables being finished and synced beside the next
+	paths   []string       // every staged file
+	next    int            // first cut point not passed yet
 
 	last    []byte // last point
 	hasLast bool
@@ -69,7 +71,9 @@ func (s *Store) NewIngest() (*Ingest, error) {
 	s.mu.Lock()
 	cuts := s.cuts
 	s.mu.Unlock()
-	return &Ingest{s: s, cuts: cuts}, nil
+	in := &Ingest{s: s, cuts: cuts}
+	in.closing.SetLimit(maxClosing)
+	return in, nil
 }
 
 // Set gives a key its cell.
@@ -198,9 +202,24 @@ func (in *Ingest) closeTable(border []byte) error {
 	if err := in.closeDel(border); err != nil {
 		return err
 	}
+	in.finish()
+	return nil
+}
+
+// maxClosing bounds the tables that are finished side by side (I10): syncs of
+// several files share the file system's journal commits, and the next table is
+// built meanwhile.
+const maxClosing = 4
+
+// finish lets the open table be finished and synced beside what comes next. Its
+// error comes up in commit.
+func (in *Ingest) finish() {
 	t := in.table
 	in.table = nil
-	return t.close()
+	in.closing.Go(func() (err error) {
+		defer caught(&err)
+		return t.close()
+	})
 }
 
 // closeDel writes the open tombstone up to border, or to its end where border
@@ -286,7 +305,10 @@ func (in *Ingest) commit(w Watermark) (IngestStats, error) {
 			}
 		}
 		cuts, newCuts = in.sample.choose(in.cuts, s.bytesLive())
-		return in.writeOwn(w, cuts, newCuts)
+		if err := in.writeOwn(w, cuts, newCuts); err != nil {
+			return err
+		}
+		return in.closing.Wait() // every table is synced before Pebble hears of it
 	}); err != nil {
 		return in.stats, err
 	}
@@ -337,8 +359,8 @@ func (in *Ingest) writeOwn(w Watermark, cuts cutPoints, newCuts bool) error {
 	if err := t.w.Set(watermarkKey, w.encode()); err != nil {
 		return err
 	}
-	in.table = nil
-	return t.close()
+	in.finish()
+	return nil
 }
 
 // intoPebble is the one Ingest call. Nil means durable.
@@ -382,6 +404,7 @@ func (in *Ingest) Abort() error {
 		in.table.abandon()
 		in.table = nil
 	}
+	_ = in.closing.Wait() // the ingest failed for another reason, or this one
 	var first error
 	for _, p := range in.paths {
 		// Pebble removes what it has linked; behind a closed gate all stays,

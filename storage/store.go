@@ -104,8 +104,8 @@ func Open(o Options) (_ *Store, err error) {
 	s.sched = newScheduler(s.dropStale, s.endMerges)
 	// Called with Pebble's lock held, from anywhere: set flags, wait for nothing.
 	s.fs.onClose = func() {
+		s.end(ErrDegraded) // before halt: a merge that halt ends asks why
 		s.sched.halt()
-		s.end(ErrDegraded)
 		s.log.Error("storage: write gate closed, L3 is read-only until reopened", "cause", s.fs.refusal())
 	}
 	defer func() {
@@ -367,9 +367,9 @@ func (s *Store) Close() error {
 		s.mu.Lock()
 		s.closed = true
 		s.mu.Unlock()
-		s.sched.halt()
-		s.fs.abandon.Store(true) // a compaction under way is not worth waiting for
 		s.end(ErrClosed)
+		s.fs.abandon.Store(true) // a compaction under way is not worth waiting for
+		s.sched.halt()
 
 		s.mu.Lock()
 		for s.inflight > 0 {

@@ -154,14 +154,18 @@ func (l *Log) publish(last uint64) {
 // lease makes sure that the next n numbers are below the durable ceiling. The
 // keeper extends it ahead; only a burst of a whole block gets here.
 func (l *Log) lease(n uint64) error {
-	if l.nextLSN+n-1 <= l.ceiling.Load() {
-		return nil
+	for l.nextLSN+n-1 > l.ceiling.Load() {
+		if err := l.extendLease(); err != nil {
+			return err
+		}
 	}
-	return l.extendLease(l.nextLSN - 1 + n + l.o.lease)
+	return nil
 }
 
-func (l *Log) extendLease(ceiling uint64) error {
-	return l.writeState(func(s *State) { s.IssuedCeiling = max(s.IssuedCeiling, ceiling) })
+// extendLease leases one block more, and never two at once: whoever finds the
+// newest slot of STATE lost must know how much it may have leased.
+func (l *Log) extendLease() error {
+	return l.writeState(func(s *State) { s.IssuedCeiling += l.o.lease })
 }
 
 // curRoom is what the current segment can still take, its SEAL reserved.

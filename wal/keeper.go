@@ -67,7 +67,7 @@ func (k *keeper) run(now time.Time) time.Duration {
 		idle = false
 	}
 	if half := l.o.lease / leaseHeadway; last+half > l.ceiling.Load() {
-		if l.extendLease(last+l.o.lease) != nil {
+		if l.extendLease() != nil {
 			return 0
 		}
 	}

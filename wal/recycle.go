@@ -36,9 +36,11 @@ func (l *Log) Pin() (release func()) {
 }
 
 // retirable says that nobody needs the segment: STATE on disk says that
-// storage has all of it, and nothing pins it (I6). It needs mu.
+// storage has all of it, and that the synced log goes on behind it, and nothing
+// pins it (I6). STATE may name a segment that is complete while nothing of the
+// next one is synced yet; recovery would miss it. It needs mu.
 func (l *Log) retirable(s *segment) bool {
-	if s.maxLSN > l.flushed {
+	if s.maxLSN > l.flushed || s.no >= l.state.SegNo {
 		return false
 	}
 	for p := range l.pins {

@@ -44,6 +44,8 @@ func (r *Recovery) start(l *Log) error {
 	st := r.st
 	st.OwnerEpoch++
 	st.Clean = false
+	// The two slots never differ by more than one lease; see extendLease.
+	st.IssuedCeiling = r.NextLSN - 1
 	st.sequence++
 	if err := l.stateFile.write(&st); err != nil {
 		return err

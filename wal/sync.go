@@ -163,12 +163,16 @@ func (l *Log) writeState(change func(*State)) error {
 		return l.poison(err)
 	}
 	l.mu.Lock()
+	moved := s.SegNo != l.state.SegNo
 	l.state = s
 	l.promised = max(l.promised, s.Synced)
 	l.flushed = s.Flushed
 	l.metrics.StateWrites++
 	l.mu.Unlock()
 	l.ceiling.Store(s.IssuedCeiling)
+	if moved {
+		kick(l.makeKick) // the segment that STATE named before may be free now
+	}
 	return nil
 }
 

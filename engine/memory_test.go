@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// memoryEnv makes the test binary the child whose memory is measured: its value is
+// how many MiB to write, against a budget of an eighth of it.
+const memoryEnv = "HOLDFAST_MEMORY_CHILD"
+
+// Goal: a store that is written and read with eight times its budget stays inside
+// it, as the kernel counts. At 256 MiB that is 400 MiB resident at most; smaller
+// runs get the same share and a fixed 64 MiB for the runtime and the tests.
+func TestEngine_memory(t *testing.T) {
+	if dir := os.Getenv(memoryEnv + "_DIR"); dir != "" {
+		memoryChild(t, dir)
+		return
+	}
+	if raceEnabled {
+		t.Skip("the race detector's shadow memory is resident, too")
+	}
+	mib := 512
+	if s := os.Getenv(memoryEnv); s != "" {
+		var err error
+		mib, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	} else if testing.Short() {
+		mib = 128
+	}
+	budget := int64(mib) << 20 / 8
+	limit := budget*3/2 + 64<<20
+	if mib == 2048 {
+		limit = 400 << 20
+	}
+	c := exec.Command(os.Args[0], "-test.run", "^TestEngine_memory$", "-test.v")
+	c.Env = append(os.Environ(), memoryEnv+"_DIR="+t.TempDir(), fmt.Sprintf("%s=%d", memoryEnv, mib))
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	i := strings.Index(string(out), "peak ")
+	require.GreaterOrEqual(t, i, 0, "%s", out)
+	var peak int64
+	_, err = fmt.Sscanf(string(out[i:]), "peak %d", &peak)
+	require.NoError(t, err)
+	t.Logf("%d MiB written and read, budget %d MiB: %d MiB resident at most, limit %d", mib, budget>>20, peak>>20, limit>>20)
+	require.LessOrEqual(t, peak, limit)
+}
+
+// memoryChild writes states of many sizes, overwrites, reads back skewed, scans,
+// and checks what it reads.
+func memoryChild(t *testing.T, dir string) {
+	mib, err := strconv.Atoi(os.Getenv(memoryEnv))
+	require.NoError(t, err)
+	e, err := Open(dir, &Options{MemoryBudget: int64(mib) << 20 / 8, Sync: SyncNever})
+	require.NoError(t, err)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	sizes := []int{100, 256, 256, 1000, 1000, 4000, 16000, 60000}
+	buf := make([]byte, 1<<20)
+	for i := range buf {
+		buf[i] = byte(rnd.Uint32())
+	}
+	keys := mib * 100
+	value := func(id int) []byte {
+		n := sizes[id%len(sizes)]
+		if id%2500 == 7 {
+			n = len(buf)
+		}
+		return buf[:n]
+	}
+	read := func(id int) {
+		err := e.View(fmt.Appendf(nil, "state-%09d", id), func(v []byte) error {
+			require.Len(t, v, max(len(value(id)), 8))
+			require.EqualValues(t, id, binary.LittleEndian.Uint64(v))
+			return nil
+		})
+		if err != ErrNotFound {
+			require.NoError(t, err)
+		}
+	}
+	z := rand.NewZipf(rnd, 1.1, 10, uint64(keys-1))
+	for written := 0; written < mib<<20; {
+		id := rnd.IntN(keys)
+		v := value(id)
+		binary.LittleEndian.PutUint64(v, uint64(id))
+		require.NoError(t, e.Put(fmt.Appendf(nil, "state-%09d", id), v))
+		written += len(v)
+		read(int(z.Uint64()))
+	}
+	for range keys {
+		read(int(z.Uint64()))
+	}
+	n := 0
+	for item, err := range e.Scan(Range{}) {
+		require.NoError(t, err)
+		v, err := item.Value()
+		require.NoError(t, err)
+		n += len(v)
+	}
+	require.NoError(t, e.Close())
+	fmt.Printf("scanned %d MiB\npeak %d\n", n>>20, peakResident(t))
+}
+
+// peakResident is what the kernel says was resident at most, mapped files included.
+func peakResident(t *testing.T) int64 {
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		t.Skip("no /proc: peak memory is not known here")
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "VmHWM:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			require.NoError(t, err)
+			return kb << 10
+		}
+	}
+	t.Fatal("no VmHWM")
+	return 0
+}
