@@ -135,20 +135,40 @@ func problems(err error) []problem {
 	if !errors.As(err, &c) {
 		return append(out, problem{What: plain(err)})
 	}
-	if list := joined(c.Err); list != nil { // a room's own list, given one name at the door
+	if list := joined(c.Err); len(list) > 1 { // a room's own list, given one name at the door
 		for _, e := range list {
-			out = append(out, problem{What: plain(e)})
+			what := plain(e)
+			if room, rest, ok := strings.Cut(what, ": corrupt: "); ok && !strings.Contains(room, " ") {
+				what = rest
+			}
+			out = append(out, problem{What: what})
 		}
 		return out
 	}
-	p := problem{File: c.File, What: c.What}
+	p := problem{File: c.File, What: c.What + cause(c)}
 	if c.Offset >= 0 {
 		p.Offset = &c.Offset
 	}
-	if err != error(c) && c.File == "" {
+	if c.File == "" {
 		p.What = plain(err) // with the key that led there
 	}
 	return append(out, p)
+}
+
+// cause is what c says on top of its own text: the first error below it that says
+// something else.
+func cause(c *engine.CorruptError) string {
+	for e := c.Err; e != nil; {
+		if !strings.Contains(e.Error(), c.What) {
+			return ": " + plain(e)
+		}
+		if list := joined(e); len(list) == 1 {
+			e = list[0]
+			continue
+		}
+		e = errors.Unwrap(e)
+	}
+	return ""
 }
 
 // joined is the list in an error made by errors.Join. One made with several %w has

@@ -172,7 +172,7 @@ func goSource(ctx context.Context) string {
 		roots = append(roots, strings.TrimSpace(string(out)))
 	}
 	//lint:ignore SA1019 a binary that runs where it was built knows its toolchain
-	roots = append(roots, runtime.GOROOT()) //nolint:staticcheck
+	roots = append(roots, runtime.GOROOT())
 	for _, r := range roots {
 		src := filepath.Join(r, "src")
 		if i, err := os.Stat(filepath.Join(src, "runtime")); r != "" && err == nil && i.IsDir() {
@@ -182,12 +182,19 @@ func goSource(ctx context.Context) string {
 	return "."
 }
 
+// churnPerKill is the most batches between two kills once the import is through.
+const churnPerKill = 40
+
 // killLoop kills, reopens and proves. Most kills are spread over the import; the
 // last third comes when it is complete.
 func (d *demo) killLoop(k *killer) error {
 	perKill := max(2, 3*k.m.p.importBatches()/max(1, d.kills))
 	for n := 1; n <= d.kills; n++ {
-		at := k.aimFor(perKill)
+		acksAhead := perKill
+		if k.m.imported() {
+			acksAhead = max(perKill, churnPerKill)
+		}
+		at := k.aimFor(acksAhead)
 		acks, err := k.run(&at)
 		if err != nil {
 			return err

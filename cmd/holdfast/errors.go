@@ -132,6 +132,9 @@ func (s *saidError) Unwrap() error { return s.cause }
 // front.
 func plain(err error) string {
 	s := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	if s == context.Canceled.Error() {
+		return "interrupted"
+	}
 	s = strings.TrimPrefix(s, "holdfast: ")
 	return strings.ReplaceAll(strings.ReplaceAll(s, ": holdfast: ", ": "), "; holdfast: ", "; ")
 }
@@ -142,14 +145,7 @@ func place(err error) string {
 	if !errors.As(err, &c) {
 		return plain(err)
 	}
-	var s strings.Builder
-	if c.File != "" {
-		s.WriteString(c.File + ": ")
-	}
-	if c.Offset >= 0 {
-		fmt.Fprintf(&s, "offset %d: ", c.Offset)
-	}
-	return s.String() + strings.TrimPrefix(plain(errors.New(c.What)), "corrupt: ")
+	return problems(c)[0].String()
 }
 
 // report writes the one line that an error is.

@@ -144,7 +144,8 @@ func TestImport_interrupted(t *testing.T) {
 	cancel()
 	dir := filepath.Join(t.TempDir(), "store")
 	var out, errs bytes.Buffer
-	code := execute(ctx, []string{"import", "tree", "-d", dir, "testdata"}, strings.NewReader(""), &out, &errs)
+	a := &app{in: strings.NewReader(""), out: &out, err: &errs}
+	code := a.execute(ctx, []string{"import", "tree", "-d", dir, "testdata"})
 	require.Equal(t, exitInterrupted, code, errs.String())
 	require.Contains(t, errs.String(), "run it again to go on")
 	require.Contains(t, ok(t, "check", "-d", dir), "ok: 0 keys")

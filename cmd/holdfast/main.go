@@ -6,7 +6,7 @@
 //
 // Above engine, which is all of ours that it imports. This room knows flags, wire
 // formats, terminal output and exit codes, and nothing of how a store keeps its
-// promises. Start reading at [execute]; each command is in the file of its name.
+// promises. Start reading at [app.execute]; each command is in the file of its name.
 //
 // # Always true
 //
@@ -17,7 +17,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -31,17 +30,17 @@ func main() {
 		<-ctx.Done()
 		stop()
 	}()
-	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, ownsProcess: true}
+	os.Exit(a.execute(ctx, os.Args[1:]))
 }
 
 // execute runs one command line and returns its exit code. Tests call it, too.
-func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{in: stdin, out: stdout, err: stderr}
+func (a *app) execute(ctx context.Context, args []string) int {
 	root := newRoot(a)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -24,7 +25,8 @@ const childEnv = "HOLDFAST_TEST_IS_COMMAND"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
-		os.Exit(execute(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+		os.Exit(a.execute(context.Background(), os.Args[1:]))
 	}
 	if err := os.Unsetenv(dirEnv); err != nil { // somebody's store is not for tests
 		panic(err)
@@ -43,7 +45,8 @@ func run(t *testing.T, args ...string) result { return runWith(t, "", args...) }
 func runWith(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code := execute(t.Context(), args, strings.NewReader(stdin), &out, &errs)
+	a := &app{in: strings.NewReader(stdin), out: &out, err: &errs}
+	code := a.execute(t.Context(), args)
 	return result{code, out.String(), errs.String()}
 }
 
@@ -272,7 +275,25 @@ func TestExecute_newerVersion(t *testing.T) {
 // Goal: commands that read change no byte of a store, not even of one that was
 // killed.
 func TestExecute_readersChangeNothing(t *testing.T) {
-	dir := newStore(t)
+	t.Run("closed", func(t *testing.T) { readersChangeNothing(t, newStore(t)) })
+	t.Run("killed", func(t *testing.T) {
+		dir, image := newStore(t), filepath.Join(t.TempDir(), "image")
+		e, err := engine.Open(dir, nil)
+		require.NoError(t, err)
+		defer e.Close()
+		require.NoError(t, e.Put([]byte("acknowledged"), []byte("v")))
+		require.Eventually(t, func() bool { // a file may go away under the copy
+			require.NoError(t, os.RemoveAll(image))
+			return os.CopyFS(image, os.DirFS(dir)) == nil // as a kill would leave it
+		}, 10*time.Second, 10*time.Millisecond)
+		readersChangeNothing(t, image)
+		require.Equal(t, "v", ok(t, "get", "-d", image, "acknowledged"))
+		require.Contains(t, ok(t, "check", "-d", image), "not closed")
+		require.Contains(t, ok(t, "stat", "-d", image), "not closed")
+	})
+}
+
+func readersChangeNothing(t *testing.T, dir string) {
 	before := tree(t, dir)
 	out := filepath.Join(t.TempDir(), "out")
 	for _, args := range [][]string{

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime/debug"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -20,6 +21,8 @@ import (
 type app struct {
 	in       io.Reader
 	out, err io.Writer
+
+	ownsProcess bool // the garbage collector is ours to set
 
 	dir     string
 	sync    string
@@ -152,11 +155,19 @@ func (a *app) options(cmd *cobra.Command) (*engine.Options, error) {
 		return nil, usagef(cmd, "--memory wants a size like 256MiB, not %q", a.memory)
 	}
 	o.MemoryBudget = int64(n)
+	if a.ownsProcess {
+		// The process is there for the store alone, so that the heap may not grow to
+		// twice what lives in it while the budget has no room for that. A limit much
+		// below what lives would only make the collector run without end.
+		debug.SetMemoryLimit(max(o.MemoryBudget, leastHeap))
+	}
 	if a.verbose {
 		o.Logger = slog.New(slog.NewTextHandler(a.err, nil))
 	}
 	return o, nil
 }
+
+const leastHeap = 48 << 20
 
 // withStore opens the store that the flags name, calls fn and closes it.
 func (a *app) withStore(cmd *cobra.Command, how access, fn func(*engine.Engine) error) error {
