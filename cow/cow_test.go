@@ -534,6 +534,22 @@ func BenchmarkGeneration(b *testing.B) {
 			}
 		}
 	})
+	b.Run("Walk", func(b *testing.B) {
+		g := NewGeneration(&clock, Shape{Shards: 16, Keys: keys})
+		for i := range ks {
+			j := (i * 7919) % keys
+			g.Put(hs[j], ks[j], uint64(i+1), Header{Kind: Value}, val)
+		}
+		g.Sort()
+		for b.Loop() {
+			it := g.NewIter(keys)
+			n := 0
+			for ok := it.First(); ok; ok = it.Next() {
+				n += int(it.Cell().Kind())
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/key")
+	})
 	b.Run("Sort", func(b *testing.B) {
 		for i := 0; i < b.N; i++ {
 			b.StopTimer()
