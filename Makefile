@@ -5,10 +5,10 @@ T     ?= 30s
 BIN   := bin/holdfast
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash check fuzz bench cover ci packages clean
+.PHONY: help build run test race crash check fuzz bench microbench memory cover ci packages clean
 
 help: ## print this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: $(BIN) ## build the command into bin/
 
@@ -40,8 +40,14 @@ fuzz: ## every native fuzz target for T (make fuzz T=30s)
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "$$p $$f"; $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime $(T) $$p; done; done
 
-bench: ## benchmarks beside the code, with bare Pebble as control
+bench: ## rows against Pebble, Badger and bbolt (SUITE=quick|full ROWS=hot-get,… JSON=file)
+	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -json "$(JSON)"
+
+microbench: ## benchmarks beside the code, with bare Pebble as control
 	$(GO) test -run xxx -bench 'Engine_(Get|Put)' -benchtime 2s ./engine
+
+memory: ## 2 GiB through a budget of 256 MiB: resident memory as the kernel counts it
+	HOLDFAST_MEMORY_CHILD=2048 $(GO) test -count=1 -v -run TestEngine_memory ./engine
 
 cover: ## statement coverage per room
 	$(GO) test -short -cover ./...

@@ -57,9 +57,8 @@ func (e *Engine) Check(ctx context.Context) error {
 	if !e.gate.enter(0) {
 		return ErrClosed
 	}
-	err := door(e.store.Check(ctx))
+	problems := eachDoor(e.store.Check(ctx))
 	e.gate.leave(0)
-	problems := []error{err}
 
 	s, err := e.Snapshot()
 	if err != nil {
@@ -88,6 +87,20 @@ func (e *Engine) Check(ctx context.Context) error {
 }
 
 const maxProblems = 100
+
+// eachDoor maps problems that a room joined one by one, so that each keeps its
+// own place.
+func eachDoor(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{door(err)}
+	}
+	out := make([]error, 0, len(joined.Unwrap()))
+	for _, e := range joined.Unwrap() {
+		out = append(out, door(e))
+	}
+	return out
+}
 
 // Checkpoint writes a complete copy of the store to dst, which must not exist, and
 // returns when it is durable. It holds everything acknowledged before the call and

@@ -825,3 +825,24 @@ func TestEngine_allocations(t *testing.T) {
 	}, 5*time.Second, time.Millisecond)
 	hot("L1")
 }
+
+// Goal: a store that is opened often and written little does not pile up segments.
+func TestOpen_oftenKeepsLogShort(t *testing.T) {
+	dir := t.TempDir()
+	most := 0
+	for i := range 40 {
+		e, err := Open(dir, small(Options{}))
+		require.NoError(t, err)
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%02d", i), nil))
+		most = max(most, e.Recovered().Segments)
+		require.NoError(t, e.Close())
+	}
+	require.LessOrEqual(t, most, 3*maxSegments)
+	names, err := os.ReadDir(filepath.Join(dir, "log"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(names), 4*maxSegments)
+	e := open(t, dir, Options{})
+	for i := range 40 {
+		require.Equal(t, "", get(t, e, fmt.Sprintf("k%02d", i)))
+	}
+}

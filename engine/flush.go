@@ -105,8 +105,8 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 		}
 	}
 	began := time.Now()
-	// Log before L3: L3 must never hold what the log could still lose, or a crash
-	// would bring back the middle of a history. The sync runs while tables are built.
+	// Log before L3, and with the log the packs (I3): L3 must never name a blob, or be
+	// at a commit, that a crash could still take. The sync runs while tables are built.
 	durable := make(chan error, 1)
 	e.background(func() { durable <- e.log.WaitDurable(ctx, gen.last) })
 	w := storage.Watermark{LSN: gen.last, Generation: e.generation + 1, UUID: e.uuid}

@@ -99,6 +99,39 @@ func (e *Engine) open() error {
 		e.background(e.watchDisk)
 	}
 	e.flusher.kick()
+	if rec.Segments > maxSegments {
+		return e.shortenLog()
+	}
+	return nil
+}
+
+const (
+	// maxSegments is how many segments a recovery may read before it asks for a
+	// flush.
+	maxSegments = 4
+	// littleBytes is what a flush moves so quickly that Open waits for it.
+	littleBytes = 4 << 20
+)
+
+// shortenLog flushes what was replayed. Each open begins a segment, so the log of a
+// store that is opened often and written little would only grow: it never fills a
+// generation, and a short life would cut off a flush in the background.
+func (e *Engine) shortenLog() error {
+	little := e.view.Load().bytes() < littleBytes
+	var last uint64
+	if err := e.log.Barrier(func(now uint64) {
+		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
+			e.rotate(now)
+			last = now
+		}
+	}); err != nil || last == 0 || !little {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(e.life, 2*time.Second)
+	defer cancel()
+	if err := e.awaitFlush(ctx, last); err != nil {
+		e.logger.Warn("flush at open", "error", err) // the log has everything
+	}
 	return nil
 }
 
@@ -263,8 +296,10 @@ func (e *Engine) placeCommitted(lsn uint64, payload []byte, _ uint32, _ any) {
 }
 
 // checkRecord looks, before anything of a frame is replayed, whether its records
-// can be: a record that was never promised may name a blob that a crash took.
-func (e *Engine) checkRecord(lsn uint64, payload []byte, _ uint32) error {
+// can be: one that was never promised may name a blob that a crash took, in part
+// or whole. A promised one was synced after its blobs (I3): there a missing pack is
+// a loss, and a rotten blob is found, and reported for that key, when it is read.
+func (e *Engine) checkRecord(lsn uint64, payload []byte, _ uint32, promised bool) error {
 	for rest := opList(payload); len(rest) > 0; {
 		o, next, err := rest.next()
 		if err != nil {
@@ -274,8 +309,16 @@ func (e *Engine) checkRecord(lsn uint64, payload []byte, _ uint32) error {
 		if o.kind != cow.Blob {
 			continue
 		}
-		if err := e.packs.Exists(o.payload); err != nil {
+		look := e.packs.Exists
+		if promised {
+			look = e.packs.Has
+		}
+		err = look(o.payload)
+		switch {
+		case errors.Is(err, mmap.ErrMissing), errors.Is(err, mmap.ErrCorrupt), errors.Is(err, mmap.ErrForeign):
 			return fmt.Errorf("%w: commit %d names a blob: %w", wal.ErrCut, lsn, err)
+		case err != nil: // the disk would not say: cutting would be guessing
+			return fmt.Errorf("commit %d: %w", lsn, err)
 		}
 	}
 	return nil

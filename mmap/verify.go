@@ -6,6 +6,23 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
+// Has says whether the pack of the blob is there. It reads nothing.
+func (s *Store) Has(ref []byte) error {
+	r, err := DecodeRef(ref)
+	if err != nil {
+		return err
+	}
+	s.packs.mu.Lock()
+	defer s.packs.mu.Unlock()
+	switch {
+	case s.packs.closed:
+		return ErrClosed
+	case s.packs.m[r.Pack] == nil:
+		return fmt.Errorf("%w: %s", ErrMissing, packName(r.Pack))
+	}
+	return nil
+}
+
 // Exists says whether the blob is there as it was written: header, footer and
 // the checksum of each frame. It decodes nothing, and reads through the file,
 // so that it sees the disk and not a mapping that was verified before.

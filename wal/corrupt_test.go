@@ -426,7 +426,7 @@ func TestRecover_checkCuts(t *testing.T) {
 		run := func(bad uint64) (*Recovery, []uint64, error) {
 			var seq []uint64
 			r, err := Recover(o, st, 0, ReplayFuncs{
-				Check: func(lsn uint64, _ []byte, _ uint32) error {
+				Check: func(lsn uint64, _ []byte, _ uint32, _ bool) error {
 					if lsn == bad {
 						return fmt.Errorf("blob: %w", ErrCut)
 					}

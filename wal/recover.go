@@ -13,7 +13,7 @@ type ReplayFuncs struct {
 	// An error that wraps ErrCut says that the record names something missing:
 	// an un-promised frame is cut there, a promised one is corruption (3.3.5).
 	// May be nil.
-	Check func(lsn uint64, payload []byte, ops uint32) error
+	Check func(lsn uint64, payload []byte, ops uint32, promised bool) error
 	// Replay takes one batch; the payload is valid only during the call. May be nil.
 	Replay func(lsn uint64, payload []byte, ops uint32) error
 }
@@ -301,7 +301,7 @@ func (r *Recovery) older(w *walker, s *segmentReader, end int64) (stopped bool, 
 func (r *Recovery) apply(s *segmentReader, f frame, batches []batch, promised bool) error {
 	if r.fn.Check != nil {
 		for _, b := range batches {
-			err := r.fn.Check(b.lsn, b.payload, b.ops)
+			err := r.fn.Check(b.lsn, b.payload, b.ops, promised)
 			if errors.Is(err, ErrCut) && promised {
 				return &CorruptError{File: s.name, Offset: f.offset,
 					What: fmt.Sprintf("promised record %d names something missing", b.lsn), Err: err}

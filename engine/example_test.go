@@ -1,0 +1,110 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/holdfastdb/holdfast/engine"
+)
+
+func open() (*engine.Engine, func()) {
+	dir, err := os.MkdirTemp("", "holdfast-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	e, err := engine.Open(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return e, func() {
+		if err := errors.Join(e.Close(), os.RemoveAll(dir)); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func ExampleEngine_Put() {
+	e, done := open()
+	defer done()
+	if err := e.Put([]byte("session/42"), []byte("state")); err != nil {
+		log.Fatal(err)
+	}
+	v, err := e.Get([]byte("session/42"))
+	fmt.Printf("%s %v\n", v, err)
+	_, err = e.Get([]byte("session/43"))
+	fmt.Println(errors.Is(err, engine.ErrNotFound))
+	// Output:
+	// state <nil>
+	// true
+}
+
+func ExampleEngine_Apply() {
+	e, done := open()
+	defer done()
+	b := e.NewBatch()
+	defer b.Close()
+	b.Put([]byte("a"), []byte("1"))
+	b.Put([]byte("b"), []byte("2"))
+	b.DeleteRange([]byte("b"), []byte("z")) // later writes win
+	b.Put([]byte("c"), []byte("3"))
+	lsn, err := e.Apply(b)
+	fmt.Println(lsn, err)
+	for item, err := range e.Scan(engine.Range{}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		v, _ := item.Value()
+		fmt.Printf("%s=%s at %d\n", item.Key(), v, item.Revision())
+	}
+	// Output:
+	// 1 <nil>
+	// a=1 at 1
+	// c=3 at 1
+}
+
+func ExampleEngine_Snapshot() {
+	e, done := open()
+	defer done()
+	e.Put([]byte("k"), []byte("before"))
+	s, err := e.Snapshot()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close()
+	e.Put([]byte("k"), []byte("after"))
+	then, _ := s.Get([]byte("k"))
+	now, _ := e.Get([]byte("k"))
+	fmt.Printf("%s, %s\n", then, now)
+	// Output: before, after
+}
+
+func ExampleEngine_Checkpoint() {
+	e, done := open()
+	defer done()
+	e.Put([]byte("k"), []byte("v"))
+	dst, err := os.MkdirTemp("", "holdfast-checkpoint-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dst)
+	if err := e.Checkpoint(context.Background(), dst+"/copy"); err != nil {
+		log.Fatal(err)
+	}
+	c, err := engine.Open(dst+"/copy", &engine.Options{ReadOnly: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	v, _ := c.Get([]byte("k"))
+	fmt.Printf("%s\n", v)
+	// Output: v
+}
+
+func ExamplePrefix() {
+	r := engine.Prefix([]byte("session/"))
+	fmt.Printf("%s to %s\n", r.Lower, r.Upper)
+	// Output: session/ to session0
+}
