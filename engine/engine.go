@@ -42,7 +42,8 @@ type Engine struct {
 
 	viewMu sync.Mutex // serialises those who change the view
 
-	generation uint64 // of the last watermark; the flusher's alone
+	generation uint64   // of the last watermark; the flusher's alone
+	tailBlobs  [][]byte // named by recovered records that nothing promised; Open's alone
 
 	snapMu    sync.Mutex
 	snapshots map[*Snapshot]struct{}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -91,6 +92,11 @@ func (e *Engine) open() error {
 	if e.opts.ReadOnly {
 		return nil
 	}
+	// Blob before log (I3): Start makes the recovered tail durable.
+	if err := e.packs.Renew(e.tailBlobs); err != nil {
+		return err
+	}
+	e.tailBlobs = nil
 	if e.log, err = rec.Start(); err != nil {
 		return err
 	}
@@ -314,6 +320,9 @@ func (e *Engine) checkRecord(lsn uint64, payload []byte, _ uint32, promised bool
 			look = e.packs.Has
 		}
 		err = look(o.payload)
+		if err == nil && !promised {
+			e.tailBlobs = append(e.tailBlobs, bytes.Clone(o.payload))
+		}
 		switch {
 		case errors.Is(err, mmap.ErrMissing), errors.Is(err, mmap.ErrCorrupt), errors.Is(err, mmap.ErrForeign):
 			return fmt.Errorf("%w: commit %d names a blob: %w", wal.ErrCut, lsn, err)

@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -31,23 +32,62 @@ type CrashReport struct {
 
 const crashDir = "/store"
 
-// cutter clones the file system as a power cut would leave it, at the nth call
-// that changes something.
+// cutter ends a life at the nth call that changes something: by a power cut, which
+// leaves a clone of the file system without some of what was not synced, or by a
+// kill, which leaves the file system as it is, page cache and all.
 type cutter struct {
-	fs    *vfs.MemFS
 	calls atomic.Int64
 	at    int64
+	kill  bool
+	over  atomic.Bool // the end has come
+	dead  atomic.Bool // by a kill: nothing changes any more
 	once  sync.Once
-	cut   func()
+	note  func() // before the end: what was promised
+	left  *vfs.MemFS
+	rnd   *rand.Rand
+}
+
+func newCutter(fs *vfs.MemFS, rnd *rand.Rand, within int, note func()) (*cutter, vfs.FS) {
+	c := &cutter{at: 1 + int64(rnd.IntN(within)), kill: rnd.IntN(3) == 0, note: note, left: fs, rnd: rnd}
+	return c, errorfs.Wrap(fs, c)
 }
 
 func (c *cutter) String() string { return "cutter" }
 
 func (c *cutter) MaybeError(op errorfs.Op) error {
-	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && c.calls.Add(1) == c.at {
-		c.once.Do(c.cut)
+	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+		return nil
+	}
+	if c.calls.Add(1) == c.at {
+		c.end()
+	}
+	if c.dead.Load() && op.Kind != errorfs.OpFileClose {
+		return errKilled
 	}
 	return nil
+}
+
+var errKilled = errors.New("fuzz: the process was killed")
+
+// end is the cut; later calls do nothing.
+func (c *cutter) end() {
+	c.once.Do(func() {
+		c.note()
+		if c.kill {
+			c.dead.Store(true)
+		} else {
+			c.left = clone(c.left, c.rnd)
+		}
+		c.over.Store(true)
+	})
+}
+
+// excuse forgives what a killed process says.
+func (c *cutter) excuse(err error) error {
+	if c.dead.Load() {
+		return nil
+	}
+	return err
 }
 
 // writer owns a part of the key space and remembers what it held after each of its
@@ -60,12 +100,15 @@ type writer struct {
 	issued int      // commits that were begun; guarded by history.mu
 }
 
+// unknown is the number of a commit that was never acknowledged.
+const unknown = 0
+
 // history is everything that was promised, at one moment.
 type history struct {
 	mu      sync.Mutex
 	writers []*writer
 	e       *engine.Engine // nil while it opens
-	always  bool
+	sync    engine.SyncPolicy
 }
 
 func (h *history) setEngine(e *engine.Engine) {
@@ -74,23 +117,25 @@ func (h *history) setEngine(e *engine.Engine) {
 	h.e = e
 }
 
-// promise is what must come back: for each writer how many commits at least, and
-// how many at most.
-type promise struct{ least, most []int }
+// promise is what must come back: for each writer how many commits at least, after
+// kills alone and after a power cut among them, and how many at most.
+type promise struct{ least, durable, most []int }
 
 // promised loads the lower bound before the cut is made, and the upper bound after.
-func (h *history) least() []int {
+func (h *history) least(kill bool) []int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var durable uint64
 	if h.e != nil {
 		durable = h.e.DurableLSN()
 	}
+	// What was written survives a kill, synced or not.
+	survives := h.sync == engine.SyncAlways || kill && h.sync == engine.SyncInterval
 	out := make([]int, len(h.writers))
 	for i, w := range h.writers {
 		for n, lsn := range w.lsns {
 			// What a reopen has shown is durable, whatever the policy.
-			if h.always || h.e == nil || lsn <= durable {
+			if h.e == nil || lsn <= durable || survives {
 				out[i] = n + 1
 			}
 		}
@@ -111,7 +156,7 @@ func (h *history) most() []int {
 // Crash runs one history and returns the first broken promise.
 func Crash(cfg CrashConfig) (rep CrashReport, err error) {
 	rnd := rand.New(rand.NewPCG(cfg.Seed, 0x63757473))
-	h := &history{always: cfg.Options.Sync == engine.SyncAlways}
+	h := &history{sync: cfg.Options.Sync}
 	for i := range cfg.Writers {
 		h.writers = append(h.writers, &writer{id: i, rnd: rand.New(rand.NewPCG(cfg.Seed, uint64(i))), models: []Model{NewModel()}})
 	}
@@ -129,48 +174,53 @@ func clone(fs *vfs.MemFS, rnd *rand.Rand) *vfs.MemFS {
 	return fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rnd})
 }
 
-// writeAndCut lets the writers loose, cuts the power under them, recovers with
-// further cuts, and checks what is left.
+// writeAndCut lets the writers loose, ends their life under them, recovers with
+// further ends, and checks what is left.
 func (h *history) writeAndCut(cfg CrashConfig, rnd *rand.Rand, fs *vfs.MemFS, rep *CrashReport) (*vfs.MemFS, error) {
-	var left *vfs.MemFS
 	var p promise
 	stop := make(chan struct{})
-	c := &cutter{fs: fs, at: 1 + int64(rnd.IntN(40*cfg.Commits))}
-	c.cut = func() {
-		p.least = h.least()
-		left = clone(fs, rnd)
-		p.most = h.most()
-		close(stop)
-	}
+	var c *cutter
 	o := cfg.Options
-	o.FS = errorfs.Wrap(fs, errorfs.InjectorFunc(c.MaybeError))
+	c, o.FS = newCutter(fs, rnd, 40*cfg.Commits, func() {
+		p.durable = h.least(false)
+		if p.least = p.durable; c.kill {
+			p.least = h.least(true)
+		}
+		close(stop)
+	})
 	e, err := engine.Open(crashDir, &o)
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		if err = c.excuse(err); err != nil {
+			return nil, fmt.Errorf("open: %w", err)
+		}
+	} else {
+		h.setEngine(e)
+		if err := h.runWriters(e, cfg, c, stop); err != nil {
+			return nil, err
+		}
 	}
-	h.setEngine(e)
+	p.most = h.most()
+	rep.Cuts++
+	return h.recover(cfg, rnd, c.left, p, rep)
+}
+
+func (h *history) runWriters(e *engine.Engine, cfg CrashConfig, c *cutter, stop chan struct{}) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(h.writers))
 	for i, w := range h.writers {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			errs[i] = h.write(e, w, cfg, stop)
+			errs[i] = c.excuse(h.write(e, w, cfg, stop))
 		}()
 	}
 	wg.Wait()
-	c.once.Do(c.cut) // the writers came to their end first
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
+	c.end() // the writers came to their end first
 	h.setEngine(nil)
 	if err := e.Close(); err != nil {
-		return nil, fmt.Errorf("close: %w", err)
+		errs = append(errs, c.excuse(fmt.Errorf("close: %w", err)))
 	}
-	rep.Cuts++
-	return h.recover(cfg, rnd, left, p, rep)
+	return errors.Join(errs...)
 }
 
 // write commits until stop, or until the writer has done its share.
@@ -250,25 +300,34 @@ func (w *writer) fill(b *engine.Batch, m Model, large int) error {
 // nothing that a cut inside it did not have to.
 func (h *history) recover(cfg CrashConfig, rnd *rand.Rand, fs *vfs.MemFS, p promise, rep *CrashReport) (*vfs.MemFS, error) {
 	for range cfg.Depth {
-		var left *vfs.MemFS
-		c := &cutter{fs: fs, at: 1 + int64(rnd.IntN(60))}
-		c.cut = func() { left = clone(fs, rnd) }
+		var c *cutter
 		o := cfg.Options
-		o.FS = errorfs.Wrap(fs, errorfs.InjectorFunc(c.MaybeError))
+		c, o.FS = newCutter(fs, rnd, 60, func() {})
 		e, err := engine.Open(crashDir, &o)
-		if err != nil {
+		if err = c.excuse(err); err != nil {
 			return nil, fmt.Errorf("open after a cut: %w", err)
 		}
 		rep.Opens++
-		if err := h.check(e, p); err != nil {
-			return nil, fmt.Errorf("after a cut: %w", err)
+		if e != nil {
+			// What is shown now must stay, if the end comes after it (O5).
+			before := !c.over.Load()
+			if err := h.check(e, p); err != nil {
+				return nil, fmt.Errorf("after a cut: %w", err)
+			}
+			if before {
+				p.least = h.shown(e)
+				p.durable = p.least
+			}
+			c.end()
+			if err := c.excuse(e.Close()); err != nil {
+				return nil, fmt.Errorf("close after a cut: %w", err)
+			}
 		}
-		c.once.Do(c.cut)
-		if err := e.Close(); err != nil {
-			return nil, fmt.Errorf("close after a cut: %w", err)
+		if !c.kill {
+			p.least = p.durable
 		}
 		rep.Cuts++
-		fs = left
+		fs = c.left
 	}
 	o := cfg.Options
 	o.FS = fs
@@ -307,12 +366,21 @@ func (h *history) check(e *engine.Engine, p promise) error {
 		}
 		// No hole: with one order of commits, either all below a number came back.
 		for j, lsn := range w.lsns {
-			if (j < n) != (lsn <= recovered) {
+			if lsn != unknown && (j < n) != (lsn <= recovered) {
 				return fmt.Errorf("writer %d: commit %d has number %d, store is at %d, but %d commits came back (O2)", i, j+1, lsn, recovered, n)
 			}
 		}
 	}
 	return nil
+}
+
+// shown is how many commits of each writer a reader finds.
+func (h *history) shown(e *engine.Engine) []int {
+	out := make([]int, len(h.writers))
+	for i, w := range h.writers {
+		out[i], _ = survived(e, w) // check has read it
+	}
+	return out
 }
 
 func survived(e *engine.Engine, w *writer) (n int, err error) {
@@ -335,7 +403,10 @@ func (h *history) rewind(e *engine.Engine, rep *CrashReport) {
 		rep.Commits += w.issued
 		rep.Survived += n
 		w.models = w.models[:n+1]
-		w.lsns = w.lsns[:min(n, len(w.lsns))]
+		for len(w.lsns) < n {
+			w.lsns = append(w.lsns, unknown) // in doubt when its process ended, and there
+		}
+		w.lsns = w.lsns[:n]
 		w.issued = n
 	}
 }

@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
@@ -21,6 +22,66 @@ func (s *Store) Has(ref []byte) error {
 		return fmt.Errorf("%w: %s", ErrMissing, packName(r.Pack))
 	}
 	return nil
+}
+
+// Renew makes blobs of older packs durable that a process before this one may
+// have left in the page cache alone, as a kill does. A sync of its own would not
+// do: after one that failed, the kernel calls pages clean that the disk does not
+// have. So the same bytes are written once more, over themselves, and synced; a
+// crash in between changes nothing.
+func (s *Store) Renew(refs [][]byte) error {
+	if s.o.ReadOnly {
+		return ErrReadOnly
+	}
+	byPack := make(map[uint64][]Ref)
+	for _, ref := range refs {
+		r, err := DecodeRef(ref)
+		if err != nil {
+			return err
+		}
+		byPack[r.Pack] = append(byPack[r.Pack], r)
+	}
+	for num, rs := range byPack {
+		if err := s.renewPack(num, rs); err != nil {
+			return fmt.Errorf("mmap: renew %s: %w", packName(num), err)
+		}
+	}
+	if len(byPack) == 0 {
+		return nil
+	}
+	return s.syncDir(s.o.FS, s.o.Dir)
+}
+
+func (s *Store) renewPack(num uint64, rs []Ref) (err error) {
+	f, err := s.o.FS.OpenReadWrite(s.path(num), diskCategory)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	rewrite := func(off, n uint64) error {
+		buf := getBuffer(256 << 10)
+		defer putBuffer(buf)
+		for n > 0 {
+			b := (*buf)[:min(n, uint64(cap(*buf)))]
+			if _, err := readFull(f, b, int64(off)); err != nil {
+				return err
+			}
+			if _, err := f.WriteAt(b, int64(off)); err != nil {
+				return err
+			}
+			off, n = off+uint64(len(b)), n-uint64(len(b))
+		}
+		return nil
+	}
+	if err := rewrite(0, packHeaderLen); err != nil {
+		return err
+	}
+	for _, r := range rs {
+		if err := rewrite(r.Offset, r.Stored); err != nil {
+			return err
+		}
+	}
+	return f.Sync() // with the size, which the process before may not have synced
 }
 
 // Exists says whether the blob is there as it was written: header, footer and

@@ -23,6 +23,7 @@ type scheduler struct {
 	db        pebble.DBForCompaction
 	running   int
 	granting  bool
+	opened    bool
 	stopped   bool
 	halted    bool
 	backoff   time.Duration
@@ -60,6 +61,16 @@ func (c *scheduler) Register(_ int, db pebble.DBForCompaction) {
 	c.db = db
 	c.done = make(chan struct{})
 	go c.granter(c.done)
+}
+
+// open lets grants begin. Pebble registers before its Open has done everything that
+// can fail, and a failed Open takes the file cache from under what already runs: a
+// compaction granted before would panic on a goroutine of Pebble's (I12).
+func (c *scheduler) open() {
+	c.mu.Lock()
+	c.opened = true
+	c.mu.Unlock()
+	c.UpdateGetAllowedWithoutPermission()
 }
 
 // Unregister ends the granter. It may be called twice: Pebble's Open forgets
@@ -111,7 +122,7 @@ func (c *scheduler) succeeded() {
 
 // freeLocked is the number of compactions that may start now.
 func (c *scheduler) freeLocked() int {
-	if c.stopped || c.halted || c.db == nil {
+	if !c.opened || c.stopped || c.halted || c.db == nil {
 		return 0
 	}
 	if !c.notBefore.IsZero() && time.Now().Before(c.notBefore) {

@@ -210,6 +210,7 @@ func (s *Store) openPebble() (err error) {
 	if err := errors.Join(s.fs.takeStray(), s.fs.fault()); err != nil {
 		return errors.Join(err, s.closePebble())
 	}
+	s.sched.open()
 	return nil
 }
 
