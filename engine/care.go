@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -114,10 +115,11 @@ func (e *Engine) Checkpoint(ctx context.Context, dst string) (err error) {
 	}
 	defer e.gate.leave(0)
 	fs := e.opts.FS
+	dst = filepath.Clean(dst)
 	if _, err := fs.Stat(dst); !errors.Is(err, os.ErrNotExist) {
 		return errors.Join(err, fmt.Errorf("checkpoint to %s: %w", dst, os.ErrExist))
 	}
-	tmp := dst + ".tmp"
+	tmp := dst + ".holdfast-tmp" // of a checkpoint that a crash broke off, too
 	if err := fs.RemoveAll(tmp); err != nil {
 		return err
 	}
@@ -155,12 +157,12 @@ func (e *Engine) checkpointTo(ctx context.Context, tmp string) error {
 	if err := e.packs.Seal(); err != nil {
 		return err
 	}
-	// No pack is removed while a store is open, so all of them are the ones that
-	// can be reached.
+	// No pack is removed while a store is open, so all that are sealed are the ones
+	// that can be reached; what began since holds nothing at or below through.
 	if err := e.packs.LinkTo(fs, fs.PathJoin(tmp, packsName), nil); err != nil {
 		return err
 	}
-	if err := e.log.CopyTo(fs, tmp, mark.LSN, max(mark.LSN, through)); err != nil {
+	if err := e.log.CopyTo(fs, tmp, mark.LSN, mark.Generation, max(mark.LSN, through)); err != nil {
 		return err
 	}
 	if err := syncDir(fs, tmp); err != nil {

@@ -57,8 +57,10 @@ func (e *Engine) Apply(b *Batch) (lsn uint64, err error) {
 // written; while the group is being written the error is ErrInDoubt.
 func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err error) {
 	switch {
+	case b == nil || b.e == nil:
+		return 0, fmt.Errorf("%w: the batch", ErrClosed)
 	case b.e != e:
-		return 0, fmt.Errorf("%w: batch of another engine", ErrClosed)
+		return 0, fmt.Errorf("%w: a batch of another engine", ErrOptions)
 	case e.gate.closed.Load():
 		return 0, ErrClosed
 	case e.log == nil:
@@ -88,16 +90,29 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 
 // admit waits while the generations are full, holding nothing (RELIABILITY 3.4).
 func (e *Engine) admit(ctx context.Context, b *Batch) error {
-	if c := e.cause.Load(); c != nil {
-		return readOnly(*c)
+	if err := e.writable(); err != nil {
+		return err
 	}
 	if b.puts && e.lowDisk.Load() {
-		return fmt.Errorf("%w: less than DiskReserve is free", ErrDiskFull)
+		if err := e.checkDisk(0); err != nil { // the watcher's look may be a second old
+			return err
+		}
 	}
 	if !e.stall.on.Load() {
 		return nil
 	}
 	return e.waitStall(ctx)
+}
+
+// writable is nil, or why nothing can be written until a reopen.
+func (e *Engine) writable() error {
+	if c := e.cause.Load(); c != nil {
+		return readOnly(*c)
+	}
+	if err := e.log.Err(); err != nil && e.life.Err() == nil {
+		return readOnly(err)
+	}
+	return nil
 }
 
 func readOnly(cause error) error {
@@ -148,8 +163,8 @@ func (e *Engine) waitStall(ctx context.Context) error {
 	for {
 		// Order: take the channel, then look, so that a wake in between is seen.
 		woken := e.stall.wait()
-		if c := e.cause.Load(); c != nil {
-			return readOnly(*c)
+		if err := e.writable(); err != nil {
+			return err
 		}
 		if !e.stall.on.Load() {
 			return nil
@@ -200,7 +215,9 @@ const maxFragments = 512
 func (e *Engine) between(last uint64) {
 	v := e.view.Load()
 	full := v.active.Bytes() >= e.shares.generation || v.active.Fragments() >= maxFragments
-	if !full && (e.log.LiveBytes() < e.shares.log || v.active.Empty()) {
+	// A flush for the log's sake alone must be worth it: what keeps the log long may
+	// be a pin, which no flush ends.
+	if !full && (v.active.Bytes() < e.shares.generation/8 || e.log.LiveBytes() < e.shares.log) {
 		return
 	}
 	if len(v.frozen) < e.shares.frozen {

@@ -93,3 +93,43 @@ func TestEngine_Check_namesEveryFile(t *testing.T) {
 	require.Empty(t, damaged, "not named")
 	require.NoError(t, e.Close())
 }
+
+// Goal (F2): an L3 that is older than what STATE says was flushed is refused: its
+// tables are gone though it opens without complaint, and the log that had their
+// cells may be recycled.
+func TestOpen_staleL3(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, small(Options{}))
+	require.NoError(t, err)
+	require.NoError(t, e.Put([]byte("k"), []byte("1")))
+	flush(t, e)
+	require.NoError(t, e.Close())
+	older := filepath.Join(t.TempDir(), "l3")
+	require.NoError(t, os.CopyFS(older, os.DirFS(filepath.Join(dir, "l3"))))
+	e, err = Open(dir, small(Options{}))
+	require.NoError(t, err)
+	require.NoError(t, e.Put([]byte("k"), []byte("2")))
+	flush(t, e)
+	require.NoError(t, e.Close())
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "l3")))
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "l3"), os.DirFS(older)))
+	_, err = Open(dir, small(Options{}))
+	require.ErrorIs(t, err, ErrCorrupt)
+}
+
+// Goal (F-36): an L3 of another store is refused.
+func TestOpen_foreignL3(t *testing.T) {
+	var dirs [2]string
+	for i := range dirs {
+		dirs[i] = t.TempDir()
+		e, err := Open(dirs[i], small(Options{}))
+		require.NoError(t, err)
+		require.NoError(t, e.Put([]byte("k"), nil))
+		flush(t, e)
+		require.NoError(t, e.Close())
+	}
+	require.NoError(t, os.RemoveAll(filepath.Join(dirs[0], "l3")))
+	require.NoError(t, os.Rename(filepath.Join(dirs[1], "l3"), filepath.Join(dirs[0], "l3")))
+	_, err := Open(dirs[0], small(Options{}))
+	require.ErrorIs(t, err, ErrForeign)
+}

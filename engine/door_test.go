@@ -683,6 +683,7 @@ func TestEngine_Put_stalls(t *testing.T) {
 func TestEngine_Apply_stallLimits(t *testing.T) {
 	e, err := Open(t.TempDir(), small(Options{StallLimit: 20 * time.Millisecond}))
 	require.NoError(t, err)
+	time.Sleep(50 * time.Millisecond) // the flusher's first look ends any stall
 	e.stall.on.Store(true)
 	require.ErrorIs(t, e.Put([]byte("k"), nil), ErrBusy)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -133,6 +134,9 @@ func (e *Engine) fail(cause error) {
 
 // Err is nil, or why the engine is read-only.
 func (e *Engine) Err() error {
+	if e.gate.closed.Load() {
+		return ErrClosed
+	}
 	if e.log == nil {
 		return ErrReadOnly
 	}
@@ -157,20 +161,36 @@ func (e *Engine) background(f func()) {
 	}()
 }
 
+// checkDisk looks whether the reserve is kept when need more bytes are written. File
+// systems that cannot say count as roomy.
+func (e *Engine) checkDisk(need int64) error {
+	if e.opts.DiskReserve <= 0 {
+		return nil
+	}
+	u, err := e.opts.FS.GetDiskUsage(e.dir)
+	if err != nil {
+		return nil
+	}
+	reserve := uint64(e.opts.DiskReserve)
+	low := u.AvailBytes < reserve
+	if e.lowDisk.Swap(low) != low {
+		e.logger.Warn("disk reserve", "reached", low, "available", u.AvailBytes)
+	}
+	if u.AvailBytes < reserve+uint64(need) {
+		return fmt.Errorf("%w: %d MiB are free, %d MiB are kept in reserve", ErrDiskFull, u.AvailBytes>>20, reserve>>20)
+	}
+	return nil
+}
+
 // watchDisk keeps lowDisk true to the free space.
 func (e *Engine) watchDisk() {
 	const every = time.Second
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
-		if u, err := e.opts.FS.GetDiskUsage(e.dir); err == nil {
-			low := u.AvailBytes < uint64(e.opts.DiskReserve)
-			if e.lowDisk.Swap(low) != low {
-				e.logger.Warn("disk reserve", "reached", low, "available", u.AvailBytes)
-			}
-		}
 		select {
 		case <-t.C:
+			e.checkDisk(0)
 		case <-e.life.Done():
 			return
 		}

@@ -121,7 +121,7 @@ func door(err error) error {
 	case errors.As(err, &m):
 		return &CorruptError{File: m.File, Offset: m.Offset, What: m.What, Err: err}
 	case errors.Is(err, wal.ErrCorrupt), errors.Is(err, wal.ErrChecksum), errors.Is(err, storage.ErrCorrupt),
-		errors.Is(err, mmap.ErrCorrupt), errors.Is(err, mmap.ErrMissing), errors.Is(err, cow.ErrCell):
+		errors.Is(err, mmap.ErrCorrupt), errors.Is(err, mmap.ErrMissing), errors.Is(err, cow.ErrCell), errors.Is(err, errOps):
 		return &CorruptError{Offset: -1, What: err.Error(), Err: err}
 	}
 	for _, d := range doorErrors {

@@ -20,6 +20,7 @@ type flusher struct {
 	mu      sync.Mutex
 	flushed uint64        // every generation with a last number at or below it is down
 	err     error         // of the last attempt; nil after a success
+	failed  uint64        // attempts
 	changed chan struct{} // closed and replaced when one of the above changes
 	stats   FlushMetrics
 }
@@ -64,6 +65,9 @@ func (e *Engine) runFlusher() {
 		for e.life.Err() == nil {
 			gen, ok := e.view.Load().oldest()
 			if !ok {
+				// A leader may have found the generations full just before the
+				// last flush, and said so just after it.
+				e.unstall()
 				break
 			}
 			err := door(e.flushOne(e.life, gen))
@@ -73,6 +77,8 @@ func (e *Engine) runFlusher() {
 			e.flusher.note(func() {
 				if e.flusher.err = err; err == nil {
 					e.flusher.flushed = gen.last
+				} else {
+					e.flusher.failed++
 				}
 			})
 			switch {
@@ -97,12 +103,8 @@ func (e *Engine) runFlusher() {
 
 // flushOne walks the order of RELIABILITY 4(b): log, L3, view, STATE.
 func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
-	for compaction.Behind(e.store) {
-		select {
-		case <-time.After(behindPoll):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := e.waitForCompactions(ctx); err != nil {
+		return err
 	}
 	began := time.Now()
 	// Log before L3, and with the log the packs (I3): L3 must never name a blob, or be
@@ -128,6 +130,39 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	e.flusher.mu.Unlock()
 	e.logger.Debug("flushed", "through", gen.last, "sets", stats.Sets, "deletes", stats.Deletes,
 		"ranges", stats.Ranges, "bytes", stats.Bytes, "took", time.Since(began))
+	return nil
+}
+
+// stuckAfter is how long nothing may be compacted while a flush waits for it.
+const stuckAfter = 3 * time.Second
+
+// waitForCompactions waits while L3 is behind. It may be behind because compactions
+// fail: Pebble then leaves the tables alone until the next ingest. A fault that
+// passes (a full disk) is tried again by letting the flush go on, any other is
+// returned.
+func (e *Engine) waitForCompactions(ctx context.Context) error {
+	last, since := e.store.Metrics(), time.Now()
+	for compaction.Behind(e.store) {
+		if err := e.store.Err(); err != nil {
+			return err
+		}
+		if time.Since(since) > stuckAfter {
+			now := e.store.Metrics()
+			idle := now.CompactionsRunning == 0 && now.Compactions == last.Compactions
+			if err := door(now.LastFault); idle && now.CompactionsFailed > 0 && err != nil {
+				if transient(err) {
+					return nil
+				}
+				return fmt.Errorf("compactions fail: %w", err)
+			}
+			last, since = now, time.Now()
+		}
+		select {
+		case <-time.After(behindPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return nil
 }
 
@@ -159,15 +194,18 @@ func (e *Engine) unstall() {
 	}
 	// Room first, then the writers: between runs under the same lock and would
 	// otherwise stall them again at once.
-	_ = e.log.Barrier(func(last uint64) {
+	if err := e.log.Barrier(func(last uint64) {
 		e.stall.on.Store(false)
 		e.between(last)
-	})
+	}); err != nil && e.life.Err() == nil {
+		e.fail(err)
+	}
 	e.stall.wake()
 }
 
 // Flush moves everything acknowledged so far into L3 and returns when it is
-// durable there.
+// durable there. If the disk is full it says so after some tries; the engine goes on
+// trying.
 func (e *Engine) Flush(ctx context.Context) error {
 	if e.log == nil {
 		return e.closedOr(ErrReadOnly)
@@ -210,9 +248,11 @@ func (e *Engine) Flush(ctx context.Context) error {
 func (e *Engine) awaitFlush(ctx context.Context, target uint64) error {
 	f := &e.flusher
 	f.kick()
+	const tries = 3
 	f.mu.Lock()
-	start := f.flushed
+	start, failed := f.flushed, f.failed
 	for {
+		enough := f.failed >= failed+tries
 		done, changed, err := f.flushed >= target, f.changed, f.err
 		if target == 0 {
 			done = f.flushed > start || len(e.view.Load().frozen) < e.shares.frozen
@@ -221,7 +261,7 @@ func (e *Engine) awaitFlush(ctx context.Context, target uint64) error {
 		switch {
 		case done:
 			return nil
-		case err != nil && !transient(err):
+		case err != nil && (enough || !transient(err)):
 			return err
 		}
 		if c := e.cause.Load(); c != nil {

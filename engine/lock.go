@@ -24,7 +24,9 @@ type dirLock struct {
 // meets it, too, by whatever path it comes.
 func lockDir(fs vfs.FS, dir string, readOnly bool) (*dirLock, error) {
 	path := fs.PathJoin(dir, lockName)
-	if fs != vfs.Default {
+	// A file system that wraps the operating system's locks as it does, or the two
+	// would not see each other.
+	if vfs.Root(fs) != vfs.Default {
 		c, err := fs.Lock(path)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrLocked, path, err)

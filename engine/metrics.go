@@ -39,6 +39,7 @@ type MapMetrics struct {
 // FlushMetrics adds up what went down.
 type FlushMetrics struct {
 	Flushes, Sets, Deletes, Ranges uint64
+	Failed                         uint64 // attempts, most of them for want of room
 	Bytes                          int64
 	Took                           time.Duration
 }
@@ -94,6 +95,7 @@ func (e *Engine) Metrics() Metrics {
 	}
 	e.flusher.mu.Lock()
 	m.Flush = e.flusher.stats
+	m.Flush.Failed = e.flusher.failed
 	e.flusher.mu.Unlock()
 	e.stall.mu.Lock()
 	m.Stall = StallMetrics{e.stall.count, e.stall.total}

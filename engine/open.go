@@ -102,6 +102,7 @@ func (e *Engine) open() error {
 	}
 	e.background(e.runFlusher)
 	if e.opts.DiskReserve > 0 {
+		_ = e.checkDisk(0) // sets lowDisk: a short life must not begin with it off
 		e.background(e.watchDisk)
 	}
 	e.flusher.kick()
@@ -236,7 +237,10 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), CacheBytes: e.shares.blocks,
 		ReadOnly: o.ReadOnly, Create: st.Flushed == 0 && !o.ReadOnly, Logger: o.Logger,
 	})
-	if errors.Is(err, os.ErrNotExist) && st.Flushed > 0 {
+	if errors.Is(err, os.ErrNotExist) && st.Flushed == 0 {
+		return mark, fmt.Errorf("%s was never opened whole; open it for writing once: %w", e.dir, err)
+	}
+	if errors.Is(err, os.ErrNotExist) {
 		return mark, corrupt(l3Name, "missing: %v", err)
 	}
 	if err != nil {

@@ -39,7 +39,7 @@ const (
 	// RecoverPointInTime cuts at the first problem, even if more was promised, and
 	// reports the loss in [Engine.Recovered].
 	RecoverPointInTime
-	// RecoverSalvage skips what is damaged. The engine is read-only.
+	// RecoverSalvage skips what is damaged. It needs ReadOnly.
 	RecoverSalvage
 )
 
@@ -82,7 +82,9 @@ type Options struct {
 	// Zero is an eighth of MemoryBudget.
 	MaxBatch int64
 	// DiskReserve is the free space, in bytes, below which puts get ErrDiskFull
-	// while deletes and flushes go on. Zero is 32 MiB; negative turns it off.
+	// while deletes and flushes go on. It should hold a flush and a log segment;
+	// zero is a quarter of MemoryBudget, negative turns it off. Large values look
+	// at the disk each time, small ones see a change within a second.
 	DiskReserve int64
 	// StallLimit is how long a write may wait for a flush before it gets ErrBusy.
 	// Zero is 30 s.
@@ -99,7 +101,7 @@ type Options struct {
 	// NoMap reads large values by copy and never through a mapping.
 	NoMap bool
 	// SegmentBytes fixes the size of a log segment. Zero lets it grow with the
-	// load from 1 MiB to 64 MiB; the least is 16 KiB.
+	// load from 1 MiB to 64 MiB; the least is 16 KiB, the most 1 GiB.
 	SegmentBytes int64
 
 	// Seams.
@@ -118,6 +120,7 @@ const (
 	defaultBudget   = 256 << 20
 	minLargeValue   = 4 << 10
 	minSegmentBytes = 16 << 10
+	maxSegmentBytes = 1 << 30
 )
 
 func (o *Options) withDefaults() (Options, error) {
@@ -132,7 +135,7 @@ func (o *Options) withDefaults() (Options, error) {
 		c.MaxBatch = c.MemoryBudget / 8
 	}
 	if c.DiskReserve == 0 {
-		c.DiskReserve = 32 << 20
+		c.DiskReserve = c.MemoryBudget / 4
 	}
 	if c.StallLimit == 0 {
 		c.StallLimit = 30 * time.Second
@@ -169,8 +172,8 @@ func (o *Options) withDefaults() (Options, error) {
 		return c, bad("StallLimit", "negative", c.StallLimit)
 	case c.LargeValue < minLargeValue:
 		return c, bad("LargeValue", "at least 4 KiB", c.LargeValue)
-	case c.SegmentBytes != 0 && c.SegmentBytes < minSegmentBytes:
-		return c, bad("SegmentBytes", "at least 16 KiB", c.SegmentBytes)
+	case c.SegmentBytes != 0 && (c.SegmentBytes < minSegmentBytes || c.SegmentBytes > maxSegmentBytes):
+		return c, bad("SegmentBytes", "between 16 KiB and 1 GiB", c.SegmentBytes)
 	case c.Recovery == RecoverSalvage && !c.ReadOnly:
 		return c, bad("Recovery", "salvage reads only: set ReadOnly", "RecoverSalvage")
 	}
@@ -204,7 +207,7 @@ func (o *Options) shares() shares {
 		blocks:  b / 12,
 		records: b / 64,
 		mapped:  b / 8,
-		log:     max(b, 64<<20),
+		log:     max(b, 64<<20, 4*o.SegmentBytes),
 	}
 }
 

@@ -246,14 +246,16 @@ func (e *Engine) openBlob(cell cow.Cell) (*mmap.Blob, error) {
 // writeBlob appends a large value to its pack. It is synced with the log record
 // that names it, before it (I3).
 func (e *Engine) writeBlob(value []byte) ([]byte, error) {
-	switch {
-	case e.log == nil:
+	if e.log == nil {
 		return nil, e.closedOr(ErrReadOnly)
-	case e.lowDisk.Load():
-		return nil, ErrDiskFull
 	}
-	if c := e.cause.Load(); c != nil {
-		return nil, readOnly(*c)
+	if err := e.writable(); err != nil {
+		return nil, err
+	}
+	// Before a byte of it is written: what a refused put leaves in a pack stays
+	// there, and would fill the disk try by try.
+	if err := e.checkDisk(int64(len(value))); err != nil {
+		return nil, err
 	}
 	if !e.gate.enter(uint64(len(value))) {
 		return nil, ErrClosed

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"iter"
+	"sync"
 
 	"github.com/holdfastdb/holdfast/cow"
 	"github.com/holdfastdb/holdfast/mmap"
@@ -96,11 +97,14 @@ func (s *Snapshot) scan(r Range, yield func(Item, error) bool) {
 // merge walks generations and L3 side by side in key order. For each key the first
 // room, top-down, that knows it has the cell (I1).
 type merge struct {
-	s     *Snapshot
-	v     *view
-	r     Range
-	rooms []source // generations newest first, then L3
+	s    *Snapshot
+	base *storage.Snapshot // a reference of the merge's own
+	r    Range
+
+	mu    sync.Mutex // guards the fields up to the next blank line
+	rooms []source   // generations newest first, then L3; nil once the snapshot ended
 	gens  []*cow.Generation
+	l3    *storage.Iter
 	began bool
 
 	key  []byte
@@ -136,20 +140,32 @@ func (s *Snapshot) newMerge(r Range) (*merge, error) {
 		v.base.Release()
 		return nil, door(err)
 	}
-	m := &merge{s: s, v: v, r: r, gens: v.generations()}
+	m := &merge{s: s, base: v.base, r: r, gens: v.generations(), l3: base}
 	m.rooms = make([]source, 0, len(m.gens)+1)
 	for _, g := range m.gens {
 		m.rooms = append(m.rooms, source{it: g.NewIter(s.at)})
 	}
 	m.rooms = append(m.rooms, source{it: base})
+	if !s.attach(m) {
+		m.close()
+		return nil, s.ended()
+	}
 	return m, nil
 }
 
-func (m *merge) base() *storage.Iter { return m.rooms[len(m.rooms)-1].it.(*storage.Iter) }
-
 func (m *merge) close() {
-	_ = m.base().Close() // its error was seen by next, or the loop was left
-	m.v.base.Release()
+	m.s.detach(m)
+	_ = m.l3.Close() // its error was seen by next, or the loop was left
+	m.base.Release()
+}
+
+// letGo drops the generations when the snapshot gives way, whatever the loop's body
+// does meanwhile: they are what giving way is for. L3's iterator stays until the
+// loop ends; it holds no memory of ours.
+func (m *merge) letGo() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rooms, m.gens = nil, nil
 }
 
 // next moves to the next key that is there. User code runs between two calls, so
@@ -159,14 +175,19 @@ func (m *merge) next() (bool, error) {
 		return false, ErrClosed
 	}
 	defer m.s.e.gate.leave(m.s.at)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for {
 		m.advance()
 		if m.gaveWay() {
 			return false, m.s.ended()
 		}
+		if err := m.l3.Err(); err != nil {
+			return false, door(err) // not the end of L3: what follows would have holes
+		}
 		top := m.first()
 		if top < 0 {
-			return false, door(m.base().Err())
+			return false, nil
 		}
 		found, err := m.settle(top)
 		if err != nil || found {
@@ -182,7 +203,7 @@ func (m *merge) gaveWay() bool {
 			return true
 		}
 	}
-	return m.s.view.Load() == nil
+	return m.rooms == nil || m.s.view.Load() == nil
 }
 
 // advance moves every source that stands at the last key, or all to their start.
@@ -251,8 +272,11 @@ func (m *merge) first() int {
 func (m *merge) settle(top int) (bool, error) {
 	key := m.rooms[top].key
 	for _, g := range m.gens[:min(top, len(m.gens))] {
-		if g.Covers(key, m.s.at) == cow.Hidden {
+		switch g.Covers(key, m.s.at) {
+		case cow.Hidden:
 			return false, nil
+		case cow.Cut: // the snapshot gave way; L3 must not be asked (C3)
+			return false, m.s.ended()
 		}
 	}
 	var cell cow.Cell
@@ -262,8 +286,12 @@ func (m *merge) settle(top int) (bool, error) {
 			return false, nil // a range tombstone of its own generation
 		}
 	case *storage.Iter:
+		value := it.Value()
+		if err := it.Err(); err != nil {
+			return false, door(err)
+		}
 		var err error
-		if cell, err = cow.ParseCell(it.Value()); err != nil {
+		if cell, err = cow.ParseCell(value); err != nil {
 			return false, door(err)
 		}
 	}

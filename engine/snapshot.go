@@ -3,6 +3,9 @@ package engine
 import (
 	"errors"
 	"iter"
+	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +23,9 @@ type Snapshot struct {
 	hold cow.Hold
 	view atomic.Pointer[view] // nil once it ended
 	why  atomic.Pointer[error]
+
+	scansMu sync.Mutex
+	scans   map[*merge]struct{}
 }
 
 // Snapshot returns a view of everything acknowledged before the call.
@@ -60,6 +66,29 @@ func (s *Snapshot) end(why error) {
 		s.e.clock.Release(&s.hold)
 		v.base.Release()
 	}
+	s.scansMu.Lock()
+	scans := slices.Collect(maps.Keys(s.scans))
+	s.scansMu.Unlock()
+	for _, m := range scans {
+		m.letGo()
+	}
+}
+
+// attach makes the snapshot's end reach m. It is false if the end came before.
+func (s *Snapshot) attach(m *merge) bool {
+	s.scansMu.Lock()
+	defer s.scansMu.Unlock()
+	if s.scans == nil {
+		s.scans = make(map[*merge]struct{})
+	}
+	s.scans[m] = struct{}{}
+	return s.view.Load() != nil
+}
+
+func (s *Snapshot) detach(m *merge) {
+	s.scansMu.Lock()
+	delete(s.scans, m)
+	s.scansMu.Unlock()
 }
 
 // Close releases the snapshot. Closing it twice is harmless.

@@ -4,20 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// LinkTo puts the packs that are true in the table, or all for a nil table, into
-// another folder: by hard link, which costs nothing and is safe because a sealed pack never
-// changes, or by copy where links do not reach. When it returns, files and
-// names are durable. The active pack is refused: what is linked must not grow.
+// LinkTo puts the packs that are true in the table, or every pack that is sealed
+// for a nil table, into another folder: by hard link, which costs nothing and is
+// safe because a sealed pack never changes, or by copy where links do not reach.
+// When it returns, files and names are durable. A pack that is written to is
+// refused if it is asked for by number, for what is linked must not grow; a nil
+// table is asked for after Seal, and passes over what began since.
 func (s *Store) LinkTo(fs vfs.FS, dir string, want map[uint64]bool) error {
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("mmap: make folder: %w", err)
 	}
-	if want == nil {
-		want = s.all()
+	all := want == nil
+	if all {
+		want = make(map[uint64]bool)
+		for _, num := range s.Packs() {
+			want[num] = !s.writesTo(num)
+		}
 	}
 	for num, ok := range want {
 		if !ok {
@@ -26,28 +33,33 @@ func (s *Store) LinkTo(fs vfs.FS, dir string, want map[uint64]bool) error {
 		if s.writesTo(num) {
 			return fmt.Errorf("%w: %s", ErrNotSealed, packName(num))
 		}
-		p, err := s.acquire(num)
-		if err != nil {
-			return err
-		}
-		err = linkOrCopy(fs, p, fs.PathJoin(dir, packName(num)))
-		s.release(p)
-		if err != nil {
+		if err := s.linkPack(fs, num, fs.PathJoin(dir, packName(num))); err != nil {
 			return fmt.Errorf("mmap: link %s: %w", packName(num), err)
 		}
 	}
 	return s.syncDir(fs, dir)
 }
 
-// all names every pack there is.
-func (s *Store) all() map[uint64]bool {
-	s.packs.mu.Lock()
-	defer s.packs.mu.Unlock()
-	nums := make(map[uint64]bool, len(s.packs.m))
-	for num := range s.packs.m {
-		nums[num] = true
+// linkPack takes a pack as it is: what is damaged stays so, and is found where it
+// is read. One that is too short for its header was cut off by a crash before it
+// held a blob.
+func (s *Store) linkPack(fs vfs.FS, num uint64, dst string) error {
+	info, err := s.o.FS.Stat(s.path(num))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrMissing, err)
 	}
-	return nums
+	if err != nil {
+		return err
+	}
+	if info.Size() <= packHeaderLen || fs.Link(s.path(num), dst) == nil {
+		return nil
+	}
+	f, err := s.o.FS.Open(s.path(num))
+	if err != nil {
+		return err
+	}
+	err = copyPack(fs, f, info.Size(), dst)
+	return errors.Join(err, f.Close())
 }
 
 // writesTo says whether the pack may still get a blob or is not durable yet.
@@ -65,18 +77,6 @@ func (s *Store) writesTo(num uint64) bool {
 	return false
 }
 
-func linkOrCopy(fs vfs.FS, p *pack, dst string) error {
-	if fs.Link(p.name, dst) == nil {
-		return nil
-	}
-	// Copied under another name: a copy that broke off must not look like a pack.
-	tmp := dst + ".tmp"
-	if err := copyPack(fs, p, tmp); err != nil {
-		return errors.Join(err, removeIfThere(fs, tmp))
-	}
-	return fs.Rename(tmp, dst)
-}
-
 func removeIfThere(fs vfs.FS, name string) error {
 	if _, err := fs.Stat(name); err != nil {
 		return nil
@@ -84,19 +84,28 @@ func removeIfThere(fs vfs.FS, name string) error {
 	return fs.Remove(name)
 }
 
-func copyPack(fs vfs.FS, p *pack, dst string) (err error) {
-	f, err := fs.Create(dst, diskCategory)
+// copyPack copies size bytes of a pack to dst, synced, under another name until it
+// is whole: a copy that broke off must not look like a pack.
+func copyPack(fs vfs.FS, from io.ReaderAt, size int64, dst string) error {
+	tmp := dst + ".tmp"
+	if err := copyFile(fs, from, size, tmp); err != nil {
+		return errors.Join(err, removeIfThere(fs, tmp))
+	}
+	return fs.Rename(tmp, dst)
+}
+
+func copyFile(fs vfs.FS, from io.ReaderAt, size int64, name string) (err error) {
+	f, err := fs.Create(name, diskCategory)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	size := int64(p.published.Load())
-	n, err := io.Copy(onlyWriter{f}, io.NewSectionReader(p.file, 0, size))
+	n, err := io.Copy(onlyWriter{f}, io.NewSectionReader(from, 0, size))
 	if err != nil {
 		return err
 	}
 	if n != size {
-		return p.corrupt(uint64(n), "pack is cut short", nil)
+		return io.ErrUnexpectedEOF
 	}
 	return f.Sync()
 }

@@ -89,6 +89,8 @@ type Store struct {
 	stats   stats
 	closed  atomic.Bool
 
+	leftovers []string // of copies that broke off; Open's and Renew's alone
+
 	// syncMu is taken before writeMu. Who holds it syncs for all who wait.
 	syncMu sync.Mutex
 	synced uint64 // guarded by syncMu: writes below are durable
@@ -142,6 +144,8 @@ func Open(o Options) (*Store, error) {
 		s.next = max(s.next, num+1) // M1: leftovers count too
 		if isPack {
 			s.packs.m[num] = &pack{num: num, name: s.path(num)}
+		} else {
+			s.leftovers = append(s.leftovers, o.FS.PathJoin(o.Dir, name))
 		}
 	}
 	return s, nil

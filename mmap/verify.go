@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Has says whether the pack of the blob is there. It reads nothing.
@@ -24,64 +25,75 @@ func (s *Store) Has(ref []byte) error {
 	return nil
 }
 
-// Renew makes blobs of older packs durable that a process before this one may
-// have left in the page cache alone, as a kill does. A sync of its own would not
-// do: after one that failed, the kernel calls pages clean that the disk does not
-// have. So the same bytes are written once more, over themselves, and synced; a
-// crash in between changes nothing.
+// Renew makes the packs of these blobs durable where a process before this one may
+// have left them in the page cache alone, as a kill does. A sync of its own would
+// not do: after one that failed, the kernel calls pages clean that the disk does
+// not have. Writing in place would not do either: a power cut in the middle could
+// tear sectors that older blobs share (M1). So each pack is copied, synced and
+// renamed over itself, before anybody reads it.
 func (s *Store) Renew(refs [][]byte) error {
 	if s.o.ReadOnly {
 		return ErrReadOnly
 	}
-	byPack := make(map[uint64][]Ref)
+	for _, name := range s.leftovers { // of copies that a crash broke off
+		if err := removeIfThere(s.o.FS, name); err != nil {
+			s.log.Warn("mmap: a leftover stays", "file", name, "err", err)
+		}
+	}
+	s.leftovers = nil
+	nums := make(map[uint64]bool)
 	for _, ref := range refs {
 		r, err := DecodeRef(ref)
 		if err != nil {
 			return err
 		}
-		byPack[r.Pack] = append(byPack[r.Pack], r)
+		nums[r.Pack] = true
 	}
-	for num, rs := range byPack {
-		if err := s.renewPack(num, rs); err != nil {
+	for num := range nums {
+		if err := s.renewPack(num); err != nil {
 			return fmt.Errorf("mmap: renew %s: %w", packName(num), err)
 		}
 	}
-	if len(byPack) == 0 {
+	if len(nums) == 0 {
 		return nil
 	}
 	return s.syncDir(s.o.FS, s.o.Dir)
 }
 
-func (s *Store) renewPack(num uint64, rs []Ref) (err error) {
-	f, err := s.o.FS.OpenReadWrite(s.path(num), diskCategory)
+func (s *Store) renewPack(num uint64) error {
+	f, err := s.o.FS.Open(s.path(num))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	rewrite := func(off, n uint64) error {
-		buf := getBuffer(256 << 10)
-		defer putBuffer(buf)
-		for n > 0 {
-			b := (*buf)[:min(n, uint64(cap(*buf)))]
-			if _, err := readFull(f, b, int64(off)); err != nil {
-				return err
-			}
-			if _, err := f.WriteAt(b, int64(off)); err != nil {
-				return err
-			}
-			off, n = off+uint64(len(b)), n-uint64(len(b))
-		}
-		return nil
+	info, err := f.Stat()
+	if err == nil {
+		err = copyPack(s.o.FS, f, info.Size(), s.path(num))
 	}
-	if err := rewrite(0, packHeaderLen); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	for _, r := range rs {
-		if err := rewrite(r.Offset, r.Stored); err != nil {
-			return err
+	s.forget(num)
+	return nil
+}
+
+// forget closes what is open of a pack whose file was replaced.
+func (s *Store) forget(num uint64) {
+	s.windows.dropPack(num)
+	s.packs.mu.Lock()
+	p := s.packs.m[num]
+	s.packs.m[num] = &pack{num: num, name: s.path(num)}
+	var f vfs.File
+	if p != nil && p.refs == 0 {
+		if f, p.file = p.file, nil; f != nil {
+			s.packs.open--
 		}
 	}
-	return f.Sync() // with the size, which the process before may not have synced
+	s.packs.mu.Unlock()
+	if f != nil {
+		if err := f.Close(); err != nil {
+			s.log.Warn("mmap: closing a replaced pack", "pack", packName(num), "err", err)
+		}
+	}
 }
 
 // Exists says whether the blob is there as it was written: header, footer and

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	bufferBytes = 256 << 10
+	bufferBytes = 128 << 10 // one fills while one is written: 256 KiB may be lost at a kill
 	bufferDelay = 5 * time.Millisecond
 )
 

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"time"
@@ -113,13 +114,18 @@ func (l *Log) commit(g *group) error {
 	}
 	l.nextLSN += uint64(good)
 	if l.o.Policy == Always {
-		if err := l.sync(); err != nil {
-			return err
-		}
-	} else if err := l.Err(); err != nil {
-		// A sync in the background failed meanwhile: nothing more is
+		err = l.sync()
+	} else {
+		// A sync in the background may have failed meanwhile: nothing more is
 		// acknowledged (I9).
-		return fmt.Errorf("%w: %w", ErrInDoubt, err)
+		err = l.Err()
+	}
+	if err != nil {
+		// The record is written, whoever failed: a reopen may find it.
+		if !errors.Is(err, ErrInDoubt) {
+			err = fmt.Errorf("%w: %w", ErrInDoubt, err)
+		}
+		return err
 	}
 	l.ioTime += (time.Since(begin) - l.ioTime) / 8
 	last := l.nextLSN - 1
@@ -142,10 +148,12 @@ func (l *Log) commit(g *group) error {
 
 // publish makes everything at or below last visible. It needs commitMu.
 func (l *Log) publish(last uint64) {
+	// Order: our own number first. Who reads the published one may ask us to make
+	// it durable at once.
+	l.last.Store(last)
 	if l.o.Hooks.Publish != nil {
 		l.o.Hooks.Publish(last)
 	}
-	l.last.Store(last)
 	if l.o.Hooks.Between != nil {
 		l.o.Hooks.Between(last)
 	}

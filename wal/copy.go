@@ -10,8 +10,9 @@ import (
 
 // CopyTo writes the records in (above, upTo], one by one, into a fresh log and
 // STATE under dir, all of it synced, folders included. A store opened from it
-// with the watermark above recovers to exactly upTo.
-func (l *Log) CopyTo(fs vfs.FS, dir string, above, upTo uint64) error {
+// with the watermark above recovers to exactly upTo. The generation is the
+// watermark's: the log's own may have gone on since storage was copied.
+func (l *Log) CopyTo(fs vfs.FS, dir string, above, generation, upTo uint64) error {
 	if last := l.last.Load(); upTo > last || above > upTo {
 		return fmt.Errorf("wal: copy (%d, %d]: the last commit is %d", above, upTo, last)
 	}
@@ -21,6 +22,7 @@ func (l *Log) CopyTo(fs vfs.FS, dir string, above, upTo uint64) error {
 	defer l.Pin()()
 	l.mu.Lock()
 	st := l.state
+	st.Generation = generation
 	var segs []segment
 	for _, s := range l.segs {
 		if s.maxLSN > above {

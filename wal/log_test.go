@@ -648,7 +648,7 @@ func TestLog_CopyTo_roundTrip(t *testing.T) {
 				above--
 			}
 			dst := vfs.NewCrashableMem()
-			require.NoError(t, s.log.CopyTo(dst, "a/b", above, upTo), "%d %d", above, upTo)
+			require.NoError(t, s.log.CopyTo(dst, "a/b", above, 0, upTo), "%d %d", above, upTo)
 			dst = dst.CrashClone(vfs.CrashCloneCfg{})
 			o2 := o
 			o2.FS, o2.Dir = dst, "a/b"
@@ -671,7 +671,7 @@ func TestLog_CopyTo_roundTrip(t *testing.T) {
 			require.Len(t, c.got, n+1)
 			c.close()
 		}
-		require.Error(t, s.log.CopyTo(vfs.NewMem(), "x", 0, last+1))
+		require.Error(t, s.log.CopyTo(vfs.NewMem(), "x", 0, 0, last+1))
 		s.close()
 	}
 }

@@ -1,0 +1,158 @@
+// Package seeded holds bugs: historical ones of storage engines, and some of our
+// own making. None of them is in the product's source; each is an edit that the test
+// applies with go build -overlay, to prove that the suites catch it.
+//
+// # Where you are
+//
+// Part of the fuzzing kit. [Bugs] is the table; the test prints bug, suite, seconds.
+package seeded
+
+// Bug is one edit of one file, and the suite that must fail with it.
+type Bug struct {
+	Name string
+	Like string // where it happened before
+	File string // from the module's root
+	From string // stands there exactly once
+	To   string
+	Pkg  string // whose tests catch it
+	Run  string // which of them
+}
+
+// Bugs, by the room they live in.
+var Bugs = []Bug{
+	{
+		Name: "ack-before-sync", Like: "etcd#14370: acknowledged before fsync",
+		File: "wal/commit.go", From: "		err = l.sync()\n	} else {", To: "		err = l.Err()\n	} else {",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "promise-too-far", Like: "rocksdb#10560: a log marked synced while it is appended to",
+		File: "wal/commit.go", From: "synced:     l.durable.Load(),", To: "synced:     first - 1,",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "sync-error-forgotten", Like: "PostgreSQL fsyncgate, rocksdb#12448: going on after a failed sync",
+		File: "wal/sync.go", From: "return l.poison(fmt.Errorf(\"wal: sync segment %d: %w\", at.segNo, err))", To: "_ = err",
+		Pkg: "./engine", Run: "TestEngine_Put_logFault",
+	},
+	{
+		Name: "rotate-without-sync", Like: "pebble#864: the next log begins before the old one is complete",
+		File: "wal/sync.go", From: "	if err := l.sync(); err != nil {\n		return err\n	}\n	l.syncMu.Lock()", To: "	l.syncMu.Lock()",
+		Pkg: "./wal", Run: "",
+	},
+	{
+		Name: "recycle-without-salt", Like: "pebble#567, rocksdb#12591: recycled bytes read as new ones",
+		File: "wal/frame.go", From: "if le.Uint64(b[16:]) != salt || ", To: "if salt, seed = le.Uint64(b[16:]), seedOf(le.Uint64(b[16:])); ",
+		Pkg: "./wal", Run: "",
+	},
+	{
+		Name: "recycle-what-state-names", Like: "ours: a store that would not open after a power cut",
+		File: "wal/recycle.go", From: "s.maxLSN > l.flushed || s.no >= l.state.SegNo", To: "s.maxLSN > l.flushed",
+		Pkg: "./wal", Run: "",
+	},
+	{
+		Name: "chain-unchecked", Like: "rocksdb track_and_verify_wals: frames spliced from elsewhere",
+		File: "wal/walk.go", From: "case f.chain != w.chain:", To: "case false:",
+		Pkg: "./wal", Run: "",
+	},
+	{
+		Name: "blob-not-synced", Like: "badger#1090, titan#212: a durable pointer to a value that is not",
+		File: "engine/open.go", From: "BeforeSync: e.packs.Sync,", To: "BeforeSync: func() error { return nil },",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "tail-blobs-not-renewed", Like: "ours: kill, recovery, power cut",
+		File: "engine/open.go", From: "e.packs.Renew(e.tailBlobs)", To: "error(nil)",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "flushed-too-far", Like: "SQLite WAL-reset: pages counted as checkpointed that are not",
+		File: "engine/flush.go", From: "e.log.SetFlushed(gen.last,", To: "e.log.SetFlushed(gen.last+3,",
+		Pkg: "./fuzz", Run: "TestRun_model|TestCrash",
+	},
+	{
+		Name: "swap-before-ingest", Like: "a reader that looks between map and L3",
+		File: "engine/flush.go", From: "e.swapBase(gen, e.store.Current())", To: "e.view.Load().base.Acquire(); e.swapBase(gen, e.view.Load().base)",
+		Pkg: "./fuzz", Run: "TestRun_model",
+	},
+	{
+		Name: "stale-l3-accepted", Like: "pebble#4560: a damaged MANIFEST opens as an older store",
+		File: "engine/open.go", From: "case mark.LSN < st.Flushed || mark.Generation < st.Generation:", To: "case false:",
+		Pkg: "./engine", Run: "TestOpen_staleL3",
+	},
+	{
+		Name: "no-record-in-horizon", Like: "ristretto, bigcache: an old value from a cache",
+		File: "engine/view.go", From: "horizon: v.horizon.Push(record, recordBytes)", To: "horizon: v.horizon",
+		Pkg: "./fuzz", Run: "TestRun_model",
+	},
+	{
+		Name: "stamp-at-fill", Like: "a fill that races with a flush",
+		File: "cache/horizon.go", From: "func (h *Horizon) Fresh(stamp, hash uint64, key []byte) bool {", To: "func (h *Horizon) Fresh(stamp, hash uint64, key []byte) bool {\n	if stamp > 0 {\n		stamp++\n	}",
+		Pkg: "./cache", Run: "",
+	},
+	{
+		Name: "snapshot-not-registered", Like: "goleveldb: versions dropped under a snapshot",
+		File: "engine/snapshot.go", From: "e.clock.Register(&s.hold)", To: "_ = 0",
+		Pkg: "./fuzz", Run: "TestRun_model",
+	},
+	{
+		Name: "cut-looks-like-absent", Like: "a reader that falls through to an older room",
+		File: "cow/shard.go", From: "v.prev.Store(cut)", To: "v.prev.Store(nil)",
+		Pkg: "./cow", Run: "",
+	},
+	{
+		Name: "clock-read-in-wrong-order", Like: "a snapshot below the number that cut",
+		File: "cow/clock.go", From: "return min(p, o)", To: "_ = o\n	return p",
+		Pkg: "./cow", Run: "",
+	},
+	{
+		Name: "range-beats-later-point", Like: "rocksdb: range tombstones within one batch",
+		File: "engine/batch.go", From: "b.unsorted = b.unsorted || b.points > 0", To: "b.unsorted = false",
+		Pkg: "./fuzz", Run: "TestRun_model",
+	},
+	{
+		Name: "scan-forgets-newer-ranges", Like: "badger#2143: deleted items reappear",
+		File: "engine/scan.go", From: "		case cow.Hidden:\n			return false, nil", To: "		case cow.Hidden:",
+		Pkg: "./fuzz", Run: "TestRun_model",
+	},
+	{
+		Name: "tombstones-not-flushed", Like: "badger#2286: a delete dropped on the way down",
+		File: "compaction/flush.go", From: "case cell.Kind() == cow.Tombstone:", To: "case cell.Kind() == cow.Tombstone && it == nil:",
+		Pkg: "./compaction", Run: "",
+	},
+	{
+		Name: "hidden-points-flushed", Like: "DESIGN 3.3: within one table a point survives its range delete",
+		File: "cow/iter.go", From: "if f == Hidden && lsn > v.lsn { // C5", To: "if false && f == Hidden && lsn > v.lsn { // C5",
+		Pkg: "./fuzz", Run: "TestRun_model",
+	},
+	{
+		Name: "watermark-apart-from-cells", Like: "etcd#13766: the index saved apart from the data",
+		File: "storage/ingest.go", From: "	if err := t.w.Set(watermarkKey, w.encode()); err != nil {", To: "	w.LSN++\n	if err := t.w.Set(watermarkKey, w.encode()); err != nil {",
+		Pkg: "./storage", Run: "",
+	},
+	{
+		Name: "gate-never-closes", Like: "rocksdb#4990: going on after a failed MANIFEST",
+		File: "storage/gate.go", From: "func (g *gate) close(cause error) {", To: "func (g *gate) close(cause error) {\n	if cause != nil {\n		return\n	}",
+		Pkg: "./storage", Run: "",
+	},
+	{
+		Name: "grants-before-open", Like: "ours: a failed open that panics on a goroutine of Pebble's",
+		File: "storage/scheduler.go", From: "if !c.opened || ", To: "if ",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "pack-name-not-synced", Like: "rocksdb#10573, etcd#6368: a file whose name a power cut takes",
+		File: "mmap/write.go", From: "	if !named {", To: "	if false && !named {",
+		Pkg: "./mmap", Run: "",
+	},
+	{
+		Name: "frame-checksum-unread", Like: "bbolt, badger value log: flipped bytes returned as values",
+		File: "mmap/blob.go", From: "if checksum(stored) != l.sums[i] {", To: "if false && checksum(stored) != l.sums[i] {",
+		Pkg: "./mmap", Run: "",
+	},
+	{
+		Name: "fault-guard-off", Like: "badger#1801, prometheus#16785: SIGBUS kills the process",
+		File: "mmap/guard.go", From: "old := debug.SetPanicOnFault(true)", To: "old := debug.SetPanicOnFault(false)",
+		Pkg: "./mmap", Run: "",
+	},
+}
