@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/holdfastdb/holdfast/engine"
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
 )
 
 // CrashConfig of one simulated history of power cuts.
@@ -23,6 +24,7 @@ type CrashConfig struct {
 	Commits int // per writer, until the next cut
 	Depth   int // cuts inside recovery before the store may open in peace
 	Rounds  int // write, cut, recover; again on what is left
+	Damage  simfs.Damage
 }
 
 // CrashReport adds up what a history did.
@@ -43,11 +45,11 @@ type cutter struct {
 	dead  atomic.Bool // by a kill: nothing changes any more
 	once  sync.Once
 	note  func() // before the end: what was promised
-	left  *vfs.MemFS
+	left  *simfs.FS
 	rnd   *rand.Rand
 }
 
-func newCutter(fs *vfs.MemFS, rnd *rand.Rand, within int, note func()) (*cutter, vfs.FS) {
+func newCutter(fs *simfs.FS, rnd *rand.Rand, within int, note func()) (*cutter, vfs.FS) {
 	c := &cutter{at: 1 + int64(rnd.IntN(within)), kill: rnd.IntN(3) == 0, note: note, left: fs, rnd: rnd}
 	return c, errorfs.Wrap(fs, c)
 }
@@ -160,7 +162,7 @@ func Crash(cfg CrashConfig) (rep CrashReport, err error) {
 	for i := range cfg.Writers {
 		h.writers = append(h.writers, &writer{id: i, rnd: rand.New(rand.NewPCG(cfg.Seed, uint64(i))), models: []Model{NewModel()}})
 	}
-	fs := vfs.NewCrashableMem()
+	fs := simfs.New(&simfs.Options{Seed: cfg.Seed, Damage: cfg.Damage, PessimisticRename: cfg.Seed%2 == 0})
 	for round := range cfg.Rounds {
 		if fs, err = h.writeAndCut(cfg, rnd, fs, &rep); err != nil {
 			return rep, fmt.Errorf("seed %d, round %d: %w", cfg.Seed, round, err)
@@ -169,14 +171,19 @@ func Crash(cfg CrashConfig) (rep CrashReport, err error) {
 	return rep, nil
 }
 
-func clone(fs *vfs.MemFS, rnd *rand.Rand) *vfs.MemFS {
-	percent := []int{0, 0, 30, 50, 80, 100}[rnd.IntN(6)]
-	return fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rnd})
+// clone is the disk after a power cut: half of the time a random one, else a corner
+// of what is legal.
+func clone(fs *simfs.FS, rnd *rand.Rand) *simfs.FS {
+	image := simfs.Random
+	if rnd.IntN(2) == 0 {
+		image = simfs.Corners()[rnd.IntN(len(simfs.Corners()))]
+	}
+	return fs.Crash(simfs.CrashConfig{Seed: rnd.Uint64(), Image: image})
 }
 
 // writeAndCut lets the writers loose, ends their life under them, recovers with
 // further ends, and checks what is left.
-func (h *history) writeAndCut(cfg CrashConfig, rnd *rand.Rand, fs *vfs.MemFS, rep *CrashReport) (*vfs.MemFS, error) {
+func (h *history) writeAndCut(cfg CrashConfig, rnd *rand.Rand, fs *simfs.FS, rep *CrashReport) (*simfs.FS, error) {
 	var p promise
 	stop := make(chan struct{})
 	var c *cutter
@@ -298,7 +305,7 @@ func (w *writer) fill(b *engine.Batch, m Model, large int) error {
 // recover opens what a cut left, is cut itself up to Depth times, and checks the
 // state that comes up in the end against the first promise: recovery may lose
 // nothing that a cut inside it did not have to.
-func (h *history) recover(cfg CrashConfig, rnd *rand.Rand, fs *vfs.MemFS, p promise, rep *CrashReport) (*vfs.MemFS, error) {
+func (h *history) recover(cfg CrashConfig, rnd *rand.Rand, fs *simfs.FS, p promise, rep *CrashReport) (*simfs.FS, error) {
 	for range cfg.Depth {
 		var c *cutter
 		o := cfg.Options

@@ -71,7 +71,7 @@ func TestRun_modelOnDisk(t *testing.T) {
 // half of a batch and no hole, under every policy, also inside recovery.
 func TestCrash_powerCuts(t *testing.T) {
 	var total CrashReport
-	eachSeed(t, 20, 150, func(t *testing.T, seed uint64) {
+	eachSeed(t, 20, 200, func(t *testing.T, seed uint64) {
 		rep, err := Crash(CrashConfig{
 			Seed: seed, Options: settings(seed), Writers: 1 + int(seed%4), Commits: 10 + int(seed%60),
 			Depth: int(seed % 4), Rounds: 3,

@@ -179,7 +179,17 @@ func (g *gate) OpenDir(name string) (vfs.File, error) {
 }
 
 func (g *gate) Remove(name string) error {
-	return g.change("remove", name, func() error { return g.inner.Remove(name) })
+	return g.change("remove", name, func() error {
+		if strings.HasPrefix(g.inner.PathBase(name), "marker.") {
+			// Pebble moves a marker by making the new one and removing the old one,
+			// and syncs the folder once, afterwards. A file system that does not
+			// keep the order of names may lose both: the new name goes first.
+			if err := g.syncDirOf(name); err != nil {
+				return err
+			}
+		}
+		return g.inner.Remove(name)
+	})
 }
 
 func (g *gate) RemoveAll(name string) error {
