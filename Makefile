@@ -5,7 +5,7 @@ T     ?= 30s
 BIN   := bin/holdfast
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash check fuzz bench microbench memory cover ci packages clean
+.PHONY: help build run test race crash seeded torture check fuzz bench microbench memory cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,16 @@ check: ## formatting, vet, dependencies between rooms
 	cd bench && $(GO) vet ./...
 	$(GO) test -count=1 -run TestDependencies .
 	$(GO) mod verify >/dev/null
+
+seeded: ## 27 known bugs, one at a time: each must be caught
+	HOLDFAST_SEEDED=all $(GO) test -count=1 -timeout 30m -v -run areCaught ./fuzz/seeded | grep -v '^=== '
+
+torture: ## random histories with power cuts and kills, MINUTES long (make torture MINUTES=30)
+	@end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),5) )); seed=$$(date +%s); \
+	$(GO) test -c -o bin/fuzz.test ./fuzz; \
+	while [ $$(date +%s) -lt $$end ]; do \
+	  ./bin/fuzz.test -test.v -test.run 'Crash|Run_model$$' -seed $$seed -seeds 200 | grep -E 'power cuts,|FAIL|seed' || exit 1; \
+	  seed=$$((seed + 200)); done
 
 fuzz: ## every native fuzz target for T (make fuzz T=30s)
 	@set -e; for p in $$($(GO) list ./...); do \
