@@ -33,6 +33,7 @@ type demo struct {
 	budget int64
 	flags  []string // of the child
 	env    []string
+	early  int // of the killer
 
 	screen *screen
 	report demoReport
@@ -43,7 +44,7 @@ func newDemo(a *app) *cobra.Command {
 		Use:   "demo",
 		Short: "Kill a store again and again, and prove that nothing was lost",
 		Long: `Imports a directory tree, path to content, in a child process that is killed with
-SIGKILL at random moments. After each kill the store is reopened, and every file
+SIGKILL at random moments, each after it acknowledged something. After each kill the store is reopened, and every file
 that had been acknowledged must be there byte for byte, no batch by half, and
 nothing else. When the import is complete, the kills go on while files are
 overwritten, deleted and restored. At the end a skewed workload is read, and a
@@ -107,7 +108,7 @@ func (d *demo) inDirectory(keep bool) (err error) {
 		}
 		d.dir, keep = d.app.dir, true
 	}
-	err = d.run()
+	err = roomError(d.dir, d.run())
 	if !keep {
 		return errors.Join(err, os.RemoveAll(d.work))
 	}
@@ -161,7 +162,7 @@ func (d *demo) prepare() (*killer, error) {
 		humanize.IBytes(uint64(bytes)), count(p.importBatches(), "batch"), count(len(p.lanes), "writer"), d.seed)
 	return &killer{
 		ctx: d.ctx, m: newModel(p), r: rand.New(rand.NewPCG(d.seed, 0)), dir: d.dir, plan: name,
-		flags: d.flags, env: d.env, opts: engine.Options{MemoryBudget: d.budget},
+		flags: d.flags, env: d.env, opts: engine.Options{MemoryBudget: d.budget}, early: d.early,
 	}, nil
 }
 
@@ -185,16 +186,22 @@ func goSource(ctx context.Context) string {
 // churnPerKill is the most batches between two kills once the import is through.
 const churnPerKill = 40
 
-// killLoop kills, reopens and proves. Most kills are spread over the import; the
-// last third comes when it is complete.
+// killLoop kills, reopens and proves. Two thirds of the kills are spread over the
+// import, whatever its size; the others come when it is complete.
 func (d *demo) killLoop(k *killer) error {
-	perKill := max(2, 3*k.m.p.importBatches()/max(1, d.kills))
+	importKills := max(1, 2*d.kills/3)
 	for n := 1; n <= d.kills; n++ {
-		acksAhead := perKill
-		if k.m.imported() {
-			acksAhead = max(perKill, churnPerKill)
+		if n > importKills && !k.m.imported() {
+			if _, err := k.run(nil); err != nil {
+				return err
+			}
 		}
-		at := k.aimFor(acksAhead)
+		most, left := churnPerKill, k.m.importLeft()
+		if left > 0 {
+			// Twice the mean that is left for each kill, but no more than there is.
+			most = min(left, max(2, 2*left/(importKills-n+2)))
+		}
+		at := k.aimFor(most, left > 0)
 		acks, err := k.run(&at)
 		if err != nil {
 			return err
@@ -203,13 +210,14 @@ func (d *demo) killLoop(k *killer) error {
 		if err != nil {
 			return err
 		}
-		d.report.add(acks, &l)
 		phase := "importing"
 		if k.m.imported() {
 			phase = "overwriting and deleting"
+			d.report.ChurnKills++
 		}
-		d.screen.status("kill %*d/%d  %s: %d batches acknowledged, reopened%s in %v, %s files and markers (%s) proved in %v",
-			len(fmt.Sprint(d.kills)), n, d.kills, phase, acks, map[bool]string{true: " read-only"}[l.readOnly], l.open.Round(time.Millisecond/10),
+		d.report.add(acks, &l)
+		d.screen.status("kill %*d/%d  %s: %s acknowledged, reopened%s in %v, %s files and markers (%s) proved in %v",
+			len(fmt.Sprint(d.kills)), n, d.kills, phase, count(acks, "batch"), map[bool]string{true: " read-only"}[l.readOnly], l.open.Round(time.Millisecond/10),
 			humanize.Comma(int64(l.Keys)), humanize.IBytes(uint64(l.Bytes)), l.proof.Round(time.Millisecond))
 		if err := l.err(n); err != nil {
 			return err

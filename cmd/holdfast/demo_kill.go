@@ -25,23 +25,27 @@ type killer struct {
 	flags []string // more of the child's
 	env   []string // of the child, beside ours
 	opts  engine.Options
+	early int // one in so many kills comes at any time, before a report too; zero: none
 }
 
 // aim is when a kill comes.
 type aim struct {
-	acks  int           // after so many reports; zero: counted from the start
-	delay time.Duration // and so long after that
+	acks    int           // after so many reports; zero: counted from the start
+	imports bool          // count only reports of batches of the import
+	delay   time.Duration // and so long after that
 }
 
-// aimFor draws the moment of the next kill. One in five comes while the child
-// still starts and recovers; the others come among its writes.
-func (k *killer) aimFor(acks int) aim {
-	if k.r.IntN(5) == 0 {
+// aimFor draws the moment of the next kill, among the writes of the child. Before the
+// first report there would be little to prove, so that only a test asks for the odd
+// kill while the child still starts and recovers.
+func (k *killer) aimFor(acks int, imports bool) aim {
+	if k.early > 0 && k.r.IntN(k.early) == 0 {
 		return aim{delay: time.Duration(k.r.Int64N(int64(60 * time.Millisecond)))}
 	}
 	return aim{
-		acks:  1 + k.r.IntN(max(1, acks)),
-		delay: time.Duration(k.r.Int64N(int64(4 * time.Millisecond))),
+		acks:    1 + k.r.IntN(max(1, acks)),
+		imports: imports,
+		delay:   time.Duration(k.r.Int64N(int64(4 * time.Millisecond))),
 	}
 }
 
@@ -78,8 +82,12 @@ func (k *killer) run(at *aim) (acks int, err error) {
 	if at != nil && at.acks == 0 {
 		arm()
 	}
-	acks, readErr := k.read(reports, func(n int) {
-		if at != nil && n == at.acks {
+	counted := 0
+	acks, readErr := k.read(reports, func(isImport bool) {
+		if isImport || at != nil && !at.imports {
+			counted++
+		}
+		if at != nil && at.acks > 0 && counted >= at.acks && len(timers) == 0 {
 			arm()
 		}
 	})
@@ -98,12 +106,15 @@ func (k *killer) run(at *aim) (acks int, err error) {
 	case at == nil && waitErr == nil, at != nil && killed(cmd):
 		return acks, nil
 	}
+	if cmd.ProcessState.ExitCode() == exitDiskFull {
+		return acks, fmt.Errorf("the child: %w", engine.ErrDiskFull)
+	}
 	return acks, fmt.Errorf("the child ended by itself (%v): %s", waitErr, bytes.TrimSpace(complaint.Bytes()))
 }
 
 // read takes every report that reached the pipe, those of a child that is dead
 // already too: they are what it acknowledged.
-func (k *killer) read(reports io.Reader, acked func(n int)) (acks int, err error) {
+func (k *killer) read(reports io.Reader, acked func(isImport bool)) (acks int, err error) {
 	lines := bufio.NewScanner(reports)
 	for lines.Scan() {
 		var l, n int
@@ -118,7 +129,7 @@ func (k *killer) read(reports io.Reader, acked func(n int)) (acks int, err error
 			return acks, err
 		}
 		acks++
-		acked(acks)
+		acked(n <= len(k.m.p.lanes[l].imports))
 	}
 	return acks, lines.Err()
 }

@@ -49,6 +49,7 @@ type demoReport struct {
 	SourceBytes int64         `json:"source_bytes"`
 	Seed        uint64        `json:"seed"`
 	Kills       int           `json:"kills"`
+	ChurnKills  int           `json:"churn_kills"`          // of Kills, when the import was complete
 	Acked       int           `json:"acknowledged_batches"` // reported before a kill
 	Lost        int           `json:"lost"`
 	Partial     int           `json:"partial"`
@@ -87,8 +88,8 @@ func (r *demoReport) print(a *app) error {
 		return a.printJSON(r)
 	}
 	t := newTable()
-	t.row("kills", fmt.Sprintf("%d with SIGKILL; %s acknowledged between them; slowest reopen %v",
-		r.Kills, count(r.Acked, "batch"), r.SlowestOpen.Round(time.Millisecond)))
+	t.row("kills", fmt.Sprintf("%d with SIGKILL, %d of them while overwriting and deleting; %s acknowledged between them; slowest reopen %v",
+		r.Kills, r.ChurnKills, count(r.Acked, "batch"), r.SlowestOpen.Round(time.Millisecond)))
 	t.row("lost", fmt.Sprintf("%d acknowledged batches", r.Lost))
 	t.row("partial", fmt.Sprintf("%d batches (%d that were in flight are there, each as a whole)", r.Partial, r.InFlight))
 	t.row("proved", fmt.Sprintf("%s values, %s, byte for byte", humanize.Comma(r.Proved), humanize.IBytes(uint64(r.ProvedBytes))))

@@ -40,7 +40,7 @@ func newTestDemo(t *testing.T, kills int) (*demo, *bytes.Buffer) {
 	a := &app{out: &out, err: &out}
 	return &demo{
 		app: a, ctx: t.Context(), source: syntheticTree(t, 200), work: t.TempDir(), dir: filepath.Join(t.TempDir(), "store"),
-		seed: rand.Uint64(), kills: kills, limit: 1 << 30, reads: 100 * time.Millisecond, budget: 16 << 20,
+		seed: rand.Uint64(), kills: kills, limit: 1 << 30, reads: 100 * time.Millisecond, budget: 16 << 20, early: 5,
 		flags: []string{"--flush-every", "5"}, env: []string{childEnv + "=1"}, screen: newScreen(a),
 	}, &out
 }
@@ -64,6 +64,7 @@ func TestDemo_kills(t *testing.T) {
 	require.Zero(t, d.report.Partial)
 	require.Zero(t, d.report.Wrong)
 	require.Positive(t, d.report.Acked)
+	require.GreaterOrEqual(t, d.report.ChurnKills, kills/3)
 	require.Contains(t, out.String(), "answered by")
 	t.Logf("%d kills, %d batches acknowledged, %d in flight that survived, in %v; slowest reopen %v",
 		kills, d.report.Acked, d.report.InFlight, time.Since(began), d.report.SlowestOpen)

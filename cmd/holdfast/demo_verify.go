@@ -63,15 +63,15 @@ func (m *model) ackedLSN() (most uint64) {
 	return most
 }
 
-// imported says whether every lane is through with its import.
-func (m *model) imported() bool {
+// importLeft is how many batches of the import have not been acknowledged.
+func (m *model) importLeft() (left int) {
 	for l := range m.lanes {
-		if m.lanes[l].acked < len(m.p.lanes[l].imports) {
-			return false
-		}
+		left += max(0, len(m.p.lanes[l].imports)-m.lanes[l].acked)
 	}
-	return true
+	return left
 }
+
+func (m *model) imported() bool { return m.importLeft() == 0 }
 
 // live lists the files that have a key.
 func (m *model) live() (files []int) {

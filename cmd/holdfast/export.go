@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -35,22 +36,32 @@ func newExportJSONL(a *app) *cobra.Command {
 		Long: `Writes one line {"key", "value", "revision", "size"} per key to FILE, or to
 standard output. Keys and values that are not UTF-8 are in base64, and say so in
 "key_encoding" and "encoding". 'import jsonl --native' reads it back; revisions are
-given anew there.`,
+given anew there.
+
+When the store turns out to be corrupt, what was written to FILE before that is kept
+as FILE.partial. With --skip-bad a value that cannot be read is counted, its key is
+told on standard error, and the export goes on.`,
 		Example: `  holdfast export jsonl -d ./state > all.jsonl
-  holdfast export jsonl -d ./state users.jsonl --prefix user/`,
+  holdfast export jsonl -d ./state users.jsonl --prefix user/
+  holdfast export jsonl -d ./damaged rest.jsonl --recover salvage --skip-bad`,
 		Args: between(0, 1, "at most one FILE"),
 	}
-	span, how := spanFlags(cmd), readOnlyFlag(cmd)
+	span, how := spanFlags(cmd), a.readFlags(cmd)
 	overwrite := cmd.Flags().Bool("overwrite", false, "replace FILE if it is there")
+	skipBad := cmd.Flags().Bool("skip-bad", false, "count values that cannot be read, and go on")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r, err := span.parse(cmd)
 		if err != nil {
 			return err
 		}
 		return a.withStore(cmd, how(), func(e *engine.Engine) error {
-			x := exporter{app: a, cmd: cmd, e: e, r: r}
+			x := exporter{app: a, cmd: cmd, e: e, r: r, skipBad: *skipBad}
 			if len(args) == 0 || args[0] == "-" {
-				return x.jsonl(a.out)
+				err := x.jsonl(a.out)
+				if x.sum.Bad > 0 {
+					a.note("skipped", count(int(x.sum.Bad), "bad entry"))
+				}
+				return err
 			}
 			return x.jsonlFile(args[0], *overwrite)
 		})
@@ -87,6 +98,11 @@ func (x *exporter) each(fn func(item engine.Item, value []byte) error) error {
 			return err
 		}
 		value, err := item.Value()
+		if err != nil && x.skipBad && unreadable(err) {
+			x.sum.Bad++
+			x.note("skipped", plain(ofKey(item.Key(), err)))
+			continue
+		}
 		if err != nil {
 			return ofKey(item.Key(), err)
 		}
@@ -107,15 +123,21 @@ func (x *exporter) each(fn func(item engine.Item, value []byte) error) error {
 	return nil
 }
 
+// unreadable says whether it is this one value that cannot be read. Too few file
+// handles or a store that gave way would make every other value look bad, too.
+func unreadable(err error) bool {
+	return errors.Is(err, engine.ErrCorrupt) || errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrPermission)
+}
+
 // summary says what was written where; it is not for an export to standard output.
 func (x *exporter) summary() error {
 	if x.json {
 		return x.printJSON(x.sum)
 	}
-	line := fmt.Sprintf("exported %s keys, %s in %.2f s", humanize.Comma(x.sum.Keys),
+	line := fmt.Sprintf("exported %s, %s in %.2f s", count(int(x.sum.Keys), "key"),
 		humanize.IBytes(uint64(x.sum.Bytes)), x.sum.Seconds)
 	if x.sum.Bad > 0 {
-		line += fmt.Sprintf("; skipped %s keys that are no path", humanize.Comma(x.sum.Bad))
+		line += "; skipped " + count(int(x.sum.Bad), "bad entry")
 	}
 	return x.printf("%s\n", line)
 }
@@ -131,7 +153,8 @@ func (x *exporter) jsonl(w io.Writer) error {
 }
 
 // jsonlFile writes beside the file and renames, so that a broken export leaves
-// whatever was there.
+// whatever was there. What was read of a corrupt store may be all that there is of
+// it, so that is kept, under a name that nobody takes for the whole.
 func (x *exporter) jsonlFile(name string, overwrite bool) error {
 	if _, err := os.Lstat(name); !overwrite && !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(err, existsError(name))
@@ -147,6 +170,13 @@ func (x *exporter) jsonlFile(name string, overwrite bool) error {
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(tmp, name)
+	}
+	if err != nil && x.sum.Keys > 0 && isCorrupt(err) {
+		partial := name + ".partial"
+		if renameErr := os.Rename(tmp, partial); renameErr != nil {
+			return errors.Join(err, renameErr)
+		}
+		return said(err, "%s; %s before it: in %s; --skip-bad goes on behind it", plain(err), count(int(x.sum.Keys), "key"), partial)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
@@ -170,10 +200,10 @@ parts, '.', '..', a leading or trailing slash) is refused, or passed over with
 		Example: `  holdfast export tree -d ./state ./out --prefix doc/`,
 		Args:    between(1, 1, "one DIR"),
 	}
-	keys, how := keyFlag(cmd), readOnlyFlag(cmd)
+	keys, how := keyFlag(cmd), a.readFlags(cmd)
 	prefix := cmd.Flags().String("prefix", "", "only keys that begin with this, and without it")
 	overwrite := cmd.Flags().Bool("overwrite", false, "replace files that are there")
-	skipBad := cmd.Flags().Bool("skip-bad", false, "count keys that cannot be a path, and go on")
+	skipBad := cmd.Flags().Bool("skip-bad", false, "count keys that cannot be a path and values that cannot be read, and go on")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p, err := keys.parse(cmd, *prefix)
 		if err != nil {

@@ -46,13 +46,13 @@ type importSummary struct {
 
 func (s *importSummary) String() string {
 	rate := float64(s.Bytes) / max(s.Seconds, 1e-6)
-	line := fmt.Sprintf("imported %s keys, %s in %.2f s (%s/s)", humanize.Comma(s.Keys),
+	line := fmt.Sprintf("imported %s, %s in %.2f s (%s/s)", count(int(s.Keys), "key"),
 		humanize.IBytes(uint64(s.Bytes)), s.Seconds, humanize.IBytes(uint64(rate)))
 	if s.Skipped > 0 {
-		line += fmt.Sprintf("; skipped %s links and special files", humanize.Comma(s.Skipped))
+		line += "; skipped " + count(int(s.Skipped), "link or other special file")
 	}
 	if s.Bad > 0 {
-		line += fmt.Sprintf("; skipped %s bad entries", humanize.Comma(s.Bad))
+		line += "; skipped " + count(int(s.Bad), "bad entry")
 	}
 	return line
 }
@@ -88,7 +88,10 @@ type badEntry struct {
 	err   error
 }
 
-func (b *badEntry) Error() string { return b.where + ": " + plain(b.err) }
+func (b *badEntry) Error() string {
+	return b.where + ": " + plain(b.err) + "; --skip-bad passes over it"
+}
+
 func (b *badEntry) Unwrap() error { return b.err }
 
 // runImport opens the store, lets read call put for every key, and prints the
@@ -111,7 +114,7 @@ func (a *app) runImport(cmd *cobra.Command, f *importFlags, total int64, read fu
 		i.sum.Seconds = time.Since(began).Seconds()
 		switch {
 		case errors.Is(err, context.Canceled):
-			return said(err, "interrupted after %s keys; run it again to go on", humanize.Comma(i.sum.Keys))
+			return said(err, "interrupted after %s; run it again to go on", count(int(i.sum.Keys), "key"))
 		case err != nil:
 			return err
 		case a.json:

@@ -11,7 +11,8 @@
 // # Always true
 //
 //   - Values go to standard output, everything else to standard error.
-//   - An error is one line on standard error and an exit code of errors.go.
+//   - An error is one line on standard error, the last one, and an exit code of
+//     errors.go.
 //   - A command that only reads opens the store read-only, and changes no byte.
 package main
 

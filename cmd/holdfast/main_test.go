@@ -129,12 +129,14 @@ func TestExecute_usage(t *testing.T) {
 		{"scna", `did you mean "scan"?`},
 		{"--frob", "unknown flag: --frob; see 'holdfast --help'"},
 		{"get --frob k", "unknown flag: --frob; see 'holdfast get --help'"},
-		{"scan --limit many", "see 'holdfast scan --help'"},
-		{"get", "holdfast get wants one KEY, got 0 arguments"},
-		{"get a b", "got 2 arguments"},
-		{"put", "wants KEY [VALUE]"},
+		{"scan --limit many", `--limit wants a whole number from 0 up, not "many"; see 'holdfast scan --help'`},
+		{"scan --limit -1", `--limit wants a whole number from 0 up, not "-1"; see`},
+		{"demo --read-for long", "--read-for wants a time like 3s"},
+		{"get", "holdfast: get wants one KEY, got 0 arguments; see 'holdfast get --help'"},
+		{"get a b", "get wants one KEY, got 2 arguments"},
+		{"put", "holdfast: put wants KEY [VALUE]"},
 		{"scan x", "takes no arguments"},
-		{"import", "wants a format"},
+		{"import", "holdfast: import wants a format"},
 		{"import xml f", `unknown command "xml"`},
 		{"import jsonl f", "either --key FIELD or --native"},
 		{"import jsonl f --key id --native", "either --key FIELD or --native"},
@@ -145,6 +147,13 @@ func TestExecute_usage(t *testing.T) {
 		{"put -d DIR k v --sync sometimes", "--sync is always, interval or never"},
 		{"put -d DIR k v --memory much", "--memory wants a size"},
 		{"put -d DIR k v --memory 1MiB", "at least 16 MiB"},
+		{"put -d DIR k v --memory 16MB", `--memory wants at least 16 MiB, not "16MB"`},
+		{"get -d DIR k --recover magic", "--recover is strict, absolute, point-in-time or salvage"},
+		{"get -d DIR k --recover salvage --read-only=false", "--recover salvage reads only"},
+		{"put -d DIR k v --recover salvage", "unknown flag"},
+		{"scan -d DIR --from b --to a", `inverted range: --from "b" is above --to "a"`},
+		{"export jsonl -d DIR --from b --to a", "inverted range"},
+		{"del -d DIR --range b a", `inverted range: LOWER "b" is above UPPER "a"`},
 		{"del -d DIR", "no key given"},
 		{"del -d DIR --range a", "LOWER and UPPER"},
 		{"del -d DIR --range --all", "--range and --all exclude each other"},
@@ -160,6 +169,9 @@ func TestExecute_usage(t *testing.T) {
 	}
 	fails(t, exitUsage, []string{"put", "-d", dir, "", "v"}, "at least one byte")
 	fails(t, exitUsage, []string{"del", "-d", dir, "--prefix", ""}, "say --all")
+	for _, verb := range []string{"get", "del", "stat"} {
+		fails(t, exitUsage, []string{verb, "-d", dir, strings.Repeat("k", engine.MaxKey+1)}, "at most 65,536 bytes")
+	}
 	require.NoDirExists(t, dir, "a wrong command line makes no store")
 }
 
@@ -194,6 +206,11 @@ func TestExecute_help(t *testing.T) {
 	}
 	require.Equal(t, ok(t, "import", "csv", "--help"), ok(t, "help", "import", "csv"))
 	require.NotContains(t, ok(t, "--help"), childName)
+	require.Contains(t, ok(t, "--help"), "7    the disk is full")
+	for _, c := range []string{"get", "scan", "export jsonl", "export tree", "stat", "check"} {
+		require.Contains(t, ok(t, append(strings.Fields(c), "--help")...), "salvage ", c)
+	}
+	require.Regexp(t, `^holdfast version \S+\n$`, ok(t, "--version"))
 }
 
 // Goal: where there is no store, commands that do not make one say so and leave
@@ -242,7 +259,7 @@ func TestExecute_foreign(t *testing.T) {
 	before := tree(t, dir)
 	creating, others := everyCommand(dir)
 	for _, args := range append(creating, others...) {
-		fails(t, exitNoStore, args, dir)
+		fails(t, exitNoStore, args, dir+` is not a Holdfast store: it holds "thesis.tex"`+"\n")
 	}
 	require.Equal(t, before, tree(t, dir))
 

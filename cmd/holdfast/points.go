@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 
@@ -68,7 +69,7 @@ UTF-8 is in base64 and has "encoding":"base64".`,
   holdfast get -d ./state photo > photo.jpg`,
 		Args: between(1, 1, "one KEY"),
 	}
-	keys, how := keyFlag(cmd), readOnlyFlag(cmd)
+	keys, how := keyFlag(cmd), a.readFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		key, err := keys.parseOne(cmd, args[0])
 		if err != nil {
@@ -172,7 +173,7 @@ func delBatch(cmd *cobra.Command, k *keys, args []string, ranged, all bool, pref
 	case all:
 		return func(b *engine.Batch) error { return b.DeleteRange(nil, nil) }, nil
 	case byPrefix:
-		p, err := k.parse(cmd, prefix)
+		p, err := k.parseOne(cmd, prefix)
 		if err != nil {
 			return nil, err
 		}
@@ -185,6 +186,9 @@ func delBatch(cmd *cobra.Command, k *keys, args []string, ranged, all bool, pref
 		if parsed[i], err = k.parseOne(cmd, s); err != nil {
 			return nil, err
 		}
+	}
+	if ranged && bytes.Compare(parsed[0], parsed[1]) > 0 {
+		return nil, invertedf(cmd, "LOWER", "UPPER", parsed[0], parsed[1])
 	}
 	if ranged {
 		return func(b *engine.Batch) error { return b.DeleteRange(parsed[0], parsed[1]) }, nil

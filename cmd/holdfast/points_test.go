@@ -27,7 +27,7 @@ func TestPut_get(t *testing.T) {
 	ok(t, "put", "-d", dir, "--hex", "00ff", "binary key")
 	require.Equal(t, "binary key", ok(t, "get", "-d", dir, "--hex", "00FF"))
 	fails(t, exitNotFound, []string{"get", "-d", dir, "nobody"}, "key nobody: not found")
-	fails(t, exitError, []string{"put", "-d", dir, strings.Repeat("k", 1<<17), "v"}, "too large")
+	fails(t, exitUsage, []string{"put", "-d", dir, strings.Repeat("k", 1<<17), "v"}, "at most 65,536 bytes, not 131,072")
 }
 
 // Goal: --json says revision and size, and carries any bytes.
@@ -77,7 +77,7 @@ func TestDel(t *testing.T) {
 	require.Equal(t, "a/2 b/1 b/2 c/1 c/2", left())
 	ok(t, "del", "-d", dir, "--range", "b/2", "c/2")
 	require.Equal(t, "a/2 b/1 c/2", left())
-	fails(t, exitError, []string{"del", "-d", dir, "--range", "z", "a"}, "inverted range")
+	fails(t, exitUsage, []string{"del", "-d", dir, "--range", "z", "a"}, "inverted range")
 	ok(t, "del", "-d", dir, "--prefix", "b/")
 	require.Equal(t, "a/2 c/2", left())
 	require.JSONEq(t, `{"lsn":11}`, ok(t, "del", "-d", dir, "--all", "--json"))
@@ -102,7 +102,7 @@ func TestScan(t *testing.T) {
 		"--to b2":                         "a b1",
 		"--limit 2":                       "a b1",
 		"--hex --from 6232 --to 63":       "b2 b3",
-		"--from c --to a":                 "",
+		"--from c --to c":                 "",
 		"--prefix x":                      "",
 		"--prefix b --from c":             "",
 		"--prefix b --from a --to z":      "b1 b2 b3",

@@ -29,6 +29,9 @@ type app struct {
 	memory  string
 	json    bool
 	verbose bool
+	recover string // of commands that read; empty is strict
+
+	opened bool // withStore was asked for a store, so there is one to advise about
 }
 
 // dirEnv names the store for those who do not want to repeat --dir.
@@ -53,6 +56,7 @@ command that writes has the store for itself.
   holdfast import tree -d ./state /usr/share/doc --prefix doc/
   holdfast scan -d ./state --prefix doc/ --limit 10 --keys-only
   holdfast check -d ./state`,
+		Version:      version(),
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		Args:              cobra.ArbitraryArgs,
@@ -64,7 +68,7 @@ command that writes has the store for itself.
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef(cmd, "%v", err)
+		return flagError(cmd, err)
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.dir, "dir", "d", "", "directory of the store (or "+dirEnv+")")
@@ -103,7 +107,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usagef(cmd, "%s wants a format", cmd.CommandPath())
+			return usagef(cmd, "%s wants a format", called(cmd))
 		}
 		return unknownCommand(cmd, args[0])
 	}
@@ -154,6 +158,9 @@ func (a *app) options(cmd *cobra.Command) (*engine.Options, error) {
 	if err != nil || n > math.MaxInt64 {
 		return nil, usagef(cmd, "--memory wants a size like 256MiB, not %q", a.memory)
 	}
+	if n < leastMemory {
+		return nil, usagef(cmd, "--memory wants at least 16 MiB, not %q; 16MiB is a little more than 16MB", a.memory)
+	}
 	o.MemoryBudget = int64(n)
 	if a.ownsProcess {
 		// The process is there for the store alone, so that the heap may not grow to
@@ -167,7 +174,10 @@ func (a *app) options(cmd *cobra.Command) (*engine.Options, error) {
 	return o, nil
 }
 
-const leastHeap = 48 << 20
+const (
+	leastHeap   = 48 << 20
+	leastMemory = 16 << 20 // the engine's own, told in the words of the flag
+)
 
 // withStore opens the store that the flags name, calls fn and closes it.
 func (a *app) withStore(cmd *cobra.Command, how access, fn func(*engine.Engine) error) error {
@@ -181,26 +191,19 @@ func (a *app) withStore(cmd *cobra.Command, how access, fn func(*engine.Engine) 
 	}
 	o.ReadOnly = how == reads
 	o.MustExist = how != creates
+	if o.Recovery, err = a.recovery(cmd, how); err != nil {
+		return err
+	}
 	if i, err := os.Stat(dir); err == nil && !i.IsDir() {
 		return said(errNoStore, "%s is not a directory", dir)
 	}
+	a.opened = true
 	e, err := engine.Open(dir, o)
 	if err != nil {
 		return storeError(dir, err)
 	}
-	return errors.Join(fn(e), e.Close())
-}
-
-// readOnlyFlag is for commands that read: a crashed store is read as it lies
-// there, unless the user wants recovery to be written down.
-func readOnlyFlag(cmd *cobra.Command) func() access {
-	readOnly := cmd.Flags().Bool("read-only", true, "change nothing; =false finishes the recovery of a crashed store on disk")
-	return func() access {
-		if *readOnly {
-			return reads
-		}
-		return changes
-	}
+	a.tellLost(e.Recovered().Lost)
+	return roomError(dir, errors.Join(fn(e), e.Close()))
 }
 
 // printJSON writes v as one line.

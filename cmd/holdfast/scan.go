@@ -48,6 +48,9 @@ func (s *span) parse(cmd *cobra.Command) (engine.Range, error) {
 		if err != nil {
 			return r, err
 		}
+		if bytes.Compare(from, to) > 0 {
+			return r, invertedf(cmd, "--from", "--to", from, to)
+		}
 		if r.Upper == nil || bytes.Compare(to, r.Upper) < 0 {
 			r.Upper = to
 		}
@@ -74,7 +77,7 @@ key, tab, value, one per line. What is not printable is escaped as in a Go strin
   holdfast scan -d ./state --from log/2024 --to log/2025 --reverse --keys-only`,
 		Args: between(0, 0, ""),
 	}
-	span, how := spanFlags(cmd), readOnlyFlag(cmd)
+	span, how := spanFlags(cmd), a.readFlags(cmd)
 	limit := cmd.Flags().Uint64("limit", 0, "stop after this many keys; 0 is all")
 	keysOnly := cmd.Flags().Bool("keys-only", false, "print keys, read no values")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

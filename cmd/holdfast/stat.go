@@ -25,7 +25,7 @@ revision, and which tier answered.`,
   holdfast stat -d ./state user/42 --json`,
 		Args: between(0, 1, "at most one KEY"),
 	}
-	keys, how := keyFlag(cmd), readOnlyFlag(cmd)
+	keys, how := keyFlag(cmd), a.readFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return a.withStore(cmd, how(), func(e *engine.Engine) error { return a.statStore(cmd, e) })

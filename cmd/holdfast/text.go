@@ -10,7 +10,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"github.com/holdfastdb/holdfast/engine"
 )
 
 // keys reads keys of a command line: as text, or in hexadecimal.
@@ -33,13 +36,22 @@ func (k *keys) parse(cmd *cobra.Command, s string) ([]byte, error) {
 	return b, nil
 }
 
-// parseOne refuses an empty key before a store is opened for it.
+// parseOne refuses what cannot be a key before a store is opened for it.
 func (k *keys) parseOne(cmd *cobra.Command, s string) ([]byte, error) {
 	b, err := k.parse(cmd, s)
 	if err == nil && len(b) == 0 {
 		return nil, usagef(cmd, "a key must have at least one byte")
 	}
+	if err == nil && len(b) > engine.MaxKey {
+		return nil, usagef(cmd, "a key has at most %s bytes, not %s", humanize.Comma(engine.MaxKey), humanize.Comma(int64(len(b))))
+	}
 	return b, err
+}
+
+// invertedf refuses a range whose ends are the wrong way around: it would quietly be
+// empty.
+func invertedf(cmd *cobra.Command, low, high string, lower, upper []byte) error {
+	return usagef(cmd, "inverted range: %s %.60q is above %s %.60q", low, lower, high, upper)
 }
 
 // escape makes bytes one line of printable text: what is not printable, the tab
