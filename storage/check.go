@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/sstable"
 )
@@ -104,22 +105,31 @@ func (s *Store) names(path string) bool {
 	return false
 }
 
-// checkTable reads one file. A missing file keeps os.ErrNotExist inside.
+// checkTable reads one file. A missing file is corruption and keeps os.ErrNotExist
+// inside; one that the system will not let us read is an error and no verdict.
 func (s *Store) checkTable(t tableFile) (err error) {
 	defer func() {
-		if err != nil {
-			var ce *CorruptError
-			if !errors.As(err, &ce) {
-				err = &CorruptError{File: t.path, What: "check", Err: err}
-			} else if ce.File == "" {
+		var ce *CorruptError
+		var errno syscall.Errno
+		switch {
+		case err == nil:
+		case errors.As(err, &ce):
+			if ce.File == "" {
 				ce.File = t.path
 			}
+		case errors.As(err, &errno):
+			err = fmt.Errorf("storage: check %s: %w", t.path, err)
+		default:
+			err = &CorruptError{File: t.path, What: "check", Err: err}
 		}
 	}()
 	defer caught(&err)
 	f, err := s.fs.Open(t.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return &CorruptError{File: t.path, What: "missing file", Err: err}
+	}
 	if err != nil {
-		return &CorruptError{File: t.path, What: "missing or unreadable file", Err: err}
+		return err
 	}
 	info, err := f.Stat()
 	if err != nil {

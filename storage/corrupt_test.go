@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -175,4 +178,28 @@ func writeFile(t *testing.T, fs vfs.FS, name string, b []byte) {
 	_, err = f.Write(append([]byte(nil), b...))
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
+}
+
+// Goal: a table that the system will not let us read is an error, and no verdict on
+// the store.
+func TestStore_Check_unreadable(t *testing.T) {
+	var on atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if on.Load() && op.Kind == errorfs.OpOpen && strings.HasSuffix(op.Path, ".sst") {
+			return &os.PathError{Op: "open", Path: op.Path, Err: syscall.EACCES}
+		}
+		return nil
+	}))
+	s, err := Open(Options{FS: fs, Dir: "/l3", CacheBytes: 1 << 20, Create: true})
+	require.NoError(t, err)
+	defer s.Close()
+	in, err := s.NewIngest()
+	require.NoError(t, err)
+	require.NoError(t, in.Set([]byte("k"), []byte("v")))
+	_, err = in.Commit(Watermark{LSN: 1})
+	require.NoError(t, err)
+	on.Store(true)
+	err = s.Check(context.Background())
+	require.ErrorIs(t, err, os.ErrPermission)
+	require.NotErrorIs(t, err, ErrCorrupt)
 }
