@@ -91,6 +91,11 @@ type Store struct {
 
 	leftovers []string // of copies that broke off; Open's and Renew's alone
 
+	// appendMu is held while a blob goes to its pack, and by who ends a pack: one
+	// at a time, for as long as a large value takes. It is taken first. Sync does
+	// without it, so that a large value holds up no commit of a small one.
+	appendMu sync.Mutex
+
 	// syncMu is taken before writeMu. Who holds it syncs for all who wait.
 	syncMu sync.Mutex
 	synced uint64 // guarded by syncMu: writes below are durable
@@ -232,7 +237,9 @@ func (s *Store) Close() error {
 	}
 	s.windows.drop(true)
 
-	s.syncMu.Lock() // a sync under way ends first
+	s.appendMu.Lock() // a write and a sync under way end first
+	defer s.appendMu.Unlock()
+	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	s.writeMu.Lock()
 	var errs []error

@@ -33,6 +33,8 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 	e := encode(value, s.o.Compression, s.o.FrameBytes)
 	defer e.free()
 
+	s.appendMu.Lock()
+	defer s.appendMu.Unlock()
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	if err := s.writableLocked(); err != nil {
@@ -46,7 +48,12 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 	r := Ref{Pack: w.pack.num, Offset: w.size, Stored: stored, Size: uint64(len(value)), Hash: e.hash, Codec: e.codec}
 	head := encodeBlobHeader(s.o.UUID, r, uint64(s.o.FrameBytes), e.footer)
 	pad := -stored % blobAlign
-	if err := w.append(head, e.data, e.tail, make([]byte, pad)); err != nil {
+	// The bytes go out without writeMu. Until size and writes say so, no sync
+	// counts them, and only who holds appendMu may end the pack.
+	s.writeMu.Unlock()
+	err = w.append(head, e.data, e.tail, make([]byte, pad))
+	s.writeMu.Lock()
+	if err != nil {
 		w.failed = true
 		err = s.writeFailedLocked(w.pack.num, err)
 		// A pack without a blob: nothing can refer to it, and its rest would
@@ -276,6 +283,8 @@ func (s *Store) Seal() error {
 	if s.o.ReadOnly {
 		return nil
 	}
+	s.appendMu.Lock()
+	defer s.appendMu.Unlock()
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	s.writeMu.Lock()
