@@ -88,7 +88,7 @@ func TestStore_Close_duringCompact(t *testing.T) {
 // half of the unsynced names and bytes survived. It is the marker that could
 // outlive the MANIFEST it names.
 func TestOpen_crashSweep(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := newCrashable()
 	hist := newHistory(11, 1)
 	var h hook
 	var images []image

@@ -90,7 +90,7 @@ func (h history) verify(t *testing.T, fs vfs.FS, atLeast uint64, at string) {
 func TestIngest_Commit_crashSweep(t *testing.T) {
 	for _, percent := range []int{0, 50, 100} {
 		t.Run(fmt.Sprintf("unsynced=%d", percent), func(t *testing.T) {
-			mem := vfs.NewCrashableMem()
+			mem := newCrashable()
 			var h hook
 			var images []image
 			var acked uint64
@@ -165,7 +165,7 @@ func TestStore_faultSweep(t *testing.T) {
 // faultAt fails the k-th change; false when there were fewer.
 func faultAt(t *testing.T, hist history, k int, fault error, forever bool) (hit bool) {
 	t.Helper()
-	mem := vfs.NewCrashableMem()
+	mem := newCrashable()
 	var h hook
 	var where string
 	n := 0
@@ -301,7 +301,7 @@ func TestIngest_Commit_gateClosedBefore(t *testing.T) {
 
 // Goal: a failing checkpoint says so, leaves the store whole and the gate open.
 func TestStore_Checkpoint_faultSweep(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := newCrashable()
 	var h hook
 	s := mustOpen(t, testOptions(h.wrap(mem)))
 	mustIngest(t, s, 1, sets(100, "k%03d", "v"))

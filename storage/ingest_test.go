@@ -234,7 +234,7 @@ func TestStore_memtableNeverWritten(t *testing.T) {
 // while it is not (F1): with the option it goes to the manifest, and the
 // overlap is refused.
 func TestIngest_Commit_memtableOverlap(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := newCrashable()
 	s := mustOpen(t, testOptions(mem))
 	require.True(t, s.po.Experimental.DisableIngestAsFlushable())
 	require.NoError(t, s.db.Set([]byte("\x10k050"), []byte("x"), pebble.NoSync))
