@@ -847,3 +847,30 @@ func TestOpen_oftenKeepsLogShort(t *testing.T) {
 		require.Equal(t, "", get(t, e, fmt.Sprintf("k%02d", i)))
 	}
 }
+
+// Goal: a batch far larger than a segment spans several, and is there whole after a
+// crash.
+func TestEngine_Apply_spansSegments(t *testing.T) {
+	e := open(t, t.TempDir(), Options{SegmentBytes: minSegmentBytes})
+	b := e.NewBatch()
+	defer b.Close()
+	for i := range 100 {
+		require.NoError(t, b.Put(fmt.Appendf(nil, "k%03d", i), bytes.Repeat([]byte{byte(i)}, 15_000)))
+	}
+	_, err := e.Apply(b)
+	require.NoError(t, err)
+	c := open(t, crashImage(t, e), Options{SegmentBytes: minSegmentBytes})
+	require.EqualValues(t, 1, c.Recovered().Batches)
+	require.Greater(t, c.Recovered().Segments, 50)
+	for i := range 100 {
+		require.Equal(t, strings.Repeat(string([]byte{byte(i)}), 15_000), get(t, c, fmt.Sprintf("k%03d", i)))
+	}
+}
+
+// Goal: a value over the limit is refused before it is read: the memory behind this
+// one is never touched.
+func TestBatch_Put_tooLarge(t *testing.T) {
+	e := open(t, t.TempDir(), Options{})
+	require.ErrorIs(t, e.Put([]byte("k"), make([]byte, MaxValue+1)), ErrTooLarge)
+	require.Zero(t, e.Metrics().Packs.StoredBytes)
+}
