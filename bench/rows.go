@@ -19,7 +19,7 @@ const budget = 256 << 20
 type row struct {
 	id, what    string
 	durable     bool
-	floor, goal float64 // ratio to tuned Pebble, from PERFORMANCE
+	floor, goal float64 // ratio to tuned Pebble: what may not be lost, and what is aimed at
 	skip        map[string]string
 	prepare     func(s store, d *data) error
 	workers     int

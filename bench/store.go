@@ -95,7 +95,7 @@ func (s *holdfast) scan(from []byte, n int, f func(k, v []byte)) error {
 func (s *holdfast) flush() error { return s.e.Flush(ctx) }
 func (s *holdfast) close() error { return s.e.Close() }
 
-// openPebble follows PERFORMANCE: 64 MiB memtable, Bloom filters on all levels, the
+// openPebble tunes it: 64 MiB memtable, Bloom filters on all levels, the
 // rest of the budget for its cache.
 func openPebble(dir string, budget int64, durable bool) (store, error) {
 	const memtable = 64 << 20

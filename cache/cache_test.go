@@ -444,7 +444,7 @@ func TestNew_options(t *testing.T) {
 }
 
 func TestCache_allocs(t *testing.T) {
-	// The goal: the numbers of DESIGN §5: no allocation in L1, three in L2.
+	// The goal: the numbers promised for hot paths: no allocation in L1, three in L2.
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // The control group stands beside every number: bare Pebble with the same memory,
-// tuned as PERFORMANCE asks (64 MiB memtable, Bloom filters on all levels, the
+// tuned (64 MiB memtable, Bloom filters on all levels, the
 // rest of the budget for its cache), and warmed until its logs are recycled.
 func openPebble(b *testing.B, budget int64) *pebble.DB {
 	const memtable = 64 << 20

@@ -140,8 +140,8 @@ func (e *Engine) Checkpoint(ctx context.Context, dst string) (err error) {
 	return syncDir(fs, fs.PathDir(dst))
 }
 
-// checkpointTo follows RELIABILITY 4(d): pins first, so that what L3's copy lacks
-// is still in the log when its turn comes.
+// checkpointTo takes pins first, so that what L3's copy lacks is still in the log
+// when its turn comes.
 func (e *Engine) checkpointTo(ctx context.Context, tmp string) error {
 	fs := e.opts.FS
 	through := e.clock.Published()

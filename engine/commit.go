@@ -88,7 +88,7 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 	return lsn, nil
 }
 
-// admit waits while the generations are full, holding nothing (RELIABILITY 3.4).
+// admit waits while the generations are full, holding nothing.
 func (e *Engine) admit(ctx context.Context, b *Batch) error {
 	if err := e.writable(); err != nil {
 		return err

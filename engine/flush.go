@@ -101,7 +101,7 @@ func (e *Engine) runFlusher() {
 	}
 }
 
-// flushOne walks the order of RELIABILITY 4(b): log, L3, view, STATE.
+// flushOne walks the order of a flush: log, L3, view, STATE (docs/ARCHITECTURE.md).
 func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	if err := e.waitForCompactions(ctx); err != nil {
 		return err

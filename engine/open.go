@@ -65,8 +65,8 @@ func Open(dir string, o *Options) (*Engine, error) {
 	return e, nil
 }
 
-// open follows RELIABILITY 4(0). Nothing is changed before the lock is held, and
-// nothing of an existing store before every check has passed.
+// open changes nothing before the lock is held, and nothing of an existing store
+// before every check has passed.
 func (e *Engine) open() error {
 	if err := e.openDir(); err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 //	n        the value, the blob's reference, or the upper bound
 //
 // A record is a plain fact, so replaying it over a storage that has it already
-// changes nothing (RELIABILITY: flush order). Kinds 5 and up are for later
+// changes nothing. Kinds 5 and up are for later
 // versions: compare a store's format version before adding one.
 type opList []byte
 

@@ -45,7 +45,7 @@ func (v *view) generations() []*cow.Generation {
 
 // rotated freezes the active generation at last and begins next. Only a leader
 // calls it, between groups: every cell at or below last is placed and published,
-// and nothing above last is placed (RELIABILITY 3.4).
+// and nothing above last is placed.
 func (v *view) rotated(next *cow.Generation, last uint64) *view {
 	return &view{
 		active:  next,

@@ -66,7 +66,7 @@ type Recovery struct {
 }
 
 // Recover reads the log above the watermark of storage and changes no file.
-// See RELIABILITY §3.3 for the rule that tells a torn tail from corruption.
+// See doc.go for the rule that tells a torn tail from corruption.
 func Recover(o Options, st State, above uint64, f ReplayFuncs) (*Recovery, error) {
 	o, err := o.withDefaults()
 	if err != nil {

@@ -121,7 +121,7 @@ var Bugs = []Bug{
 		Pkg: "./compaction", Run: "",
 	},
 	{
-		Name: "hidden-points-flushed", Like: "DESIGN 3.3: within one table a point survives its range delete",
+		Name: "hidden-points-flushed", Like: "Pebble: within one table a point survives its range delete",
 		File: "cow/iter.go", From: "if f == Hidden && lsn > v.lsn { // C5", To: "if false && f == Hidden && lsn > v.lsn { // C5",
 		Pkg: "./fuzz", Run: "TestRun_model",
 	},
