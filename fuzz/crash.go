@@ -7,12 +7,9 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
-	"sync/atomic"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/holdfastdb/holdfast/engine"
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
 )
 
@@ -34,228 +31,127 @@ type CrashReport struct {
 
 const crashDir = "/store"
 
-// cutter ends a life at the nth call that changes something: by a power cut, which
-// leaves a clone of the file system without some of what was not synced, or by a
-// kill, which leaves the file system as it is, page cache and all.
-type cutter struct {
-	calls atomic.Int64
-	at    int64
-	kill  bool
-	over  atomic.Bool // the end has come
-	dead  atomic.Bool // by a kill: nothing changes any more
-	once  sync.Once
-	note  func() // before the end: what was promised
-	left  *simfs.FS
-	rnd   *rand.Rand
-}
+// crash is a history under way.
+type crash struct {
+	cfg     CrashConfig
+	rnd     *rand.Rand
+	history *oracle.History
+	writers []*rand.Rand // the choices of each lane
+	rep     CrashReport
 
-func newCutter(fs *simfs.FS, rnd *rand.Rand, within int, note func()) (*cutter, vfs.FS) {
-	c := &cutter{at: 1 + int64(rnd.IntN(within)), kill: rnd.IntN(3) == 0, note: note, left: fs, rnd: rnd}
-	return c, errorfs.Wrap(fs, c)
-}
-
-func (c *cutter) String() string { return "cutter" }
-
-func (c *cutter) MaybeError(op errorfs.Op) error {
-	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
-		return nil
-	}
-	if c.calls.Add(1) == c.at {
-		c.end()
-	}
-	if c.dead.Load() && op.Kind != errorfs.OpFileClose {
-		return errKilled
-	}
-	return nil
-}
-
-var errKilled = errors.New("fuzz: the process was killed")
-
-// end is the cut; later calls do nothing.
-func (c *cutter) end() {
-	c.once.Do(func() {
-		c.note()
-		if c.kill {
-			c.dead.Store(true)
-		} else {
-			c.left = clone(c.left, c.rnd)
-		}
-		c.over.Store(true)
-	})
-}
-
-// excuse forgives what a killed process says.
-func (c *cutter) excuse(err error) error {
-	if c.dead.Load() {
-		return nil
-	}
-	return err
-}
-
-// writer owns a part of the key space and remembers what it held after each of its
-// commits.
-type writer struct {
-	id     int
-	rnd    *rand.Rand
-	models []Model  // models[i] is the state after i commits
-	lsns   []uint64 // of the acknowledged ones; lsns[i] belongs to models[i+1]
-	issued int      // commits that were begun; guarded by history.mu
-}
-
-// unknown is the number of a commit that was never acknowledged.
-const unknown = 0
-
-// history is everything that was promised, at one moment.
-type history struct {
-	mu      sync.Mutex
-	writers []*writer
-	e       *engine.Engine // nil while it opens
-	sync    engine.SyncPolicy
-}
-
-func (h *history) setEngine(e *engine.Engine) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.e = e
-}
-
-// promise is what must come back: for each writer how many commits at least, after
-// kills alone and after a power cut among them, and how many at most.
-type promise struct{ least, durable, most []int }
-
-// promised loads the lower bound before the cut is made, and the upper bound after.
-func (h *history) least(kill bool) []int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var durable uint64
-	if h.e != nil {
-		durable = h.e.DurableLSN()
-	}
-	// What was written survives a kill, synced or not.
-	survives := h.sync == engine.SyncAlways || kill && h.sync == engine.SyncInterval
-	out := make([]int, len(h.writers))
-	for i, w := range h.writers {
-		for n, lsn := range w.lsns {
-			// What a reopen has shown is durable, whatever the policy.
-			if h.e == nil || lsn <= durable || survives {
-				out[i] = n + 1
-			}
-		}
-	}
-	return out
-}
-
-func (h *history) most() []int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	out := make([]int, len(h.writers))
-	for i, w := range h.writers {
-		out[i] = w.issued
-	}
-	return out
+	mu sync.Mutex
+	e  *engine.Engine // nil while it opens
 }
 
 // Crash runs one history and returns the first broken promise.
-func Crash(cfg CrashConfig) (rep CrashReport, err error) {
-	rnd := rand.New(rand.NewPCG(cfg.Seed, 0x63757473))
-	h := &history{sync: cfg.Options.Sync}
+func Crash(cfg CrashConfig) (CrashReport, error) {
+	c := &crash{cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x63757473)), history: oracle.NewHistory(cfg.Writers)}
 	for i := range cfg.Writers {
-		h.writers = append(h.writers, &writer{id: i, rnd: rand.New(rand.NewPCG(cfg.Seed, uint64(i))), models: []Model{NewModel()}})
+		c.writers = append(c.writers, rand.New(rand.NewPCG(cfg.Seed, uint64(i))))
 	}
 	fs := simfs.New(&simfs.Options{Seed: cfg.Seed, Damage: cfg.Damage, PessimisticRename: cfg.Seed%2 == 0})
 	for round := range cfg.Rounds {
-		if fs, err = h.writeAndCut(cfg, rnd, fs, &rep); err != nil {
-			return rep, fmt.Errorf("seed %d, round %d: %w", cfg.Seed, round, err)
+		var err error
+		if fs, err = c.writeAndCut(fs); err != nil {
+			return c.rep, oracle.WithSeed(fmt.Errorf("round %d: %w", round, err), cfg.Seed)
 		}
 	}
-	return rep, nil
+	return c.rep, nil
 }
 
-// clone is the disk after a power cut: half of the time a random one, else a corner
-// of what is legal.
-func clone(fs *simfs.FS, rnd *rand.Rand) *simfs.FS {
-	image := simfs.Random
-	if rnd.IntN(2) == 0 {
-		image = simfs.Corners()[rnd.IntN(len(simfs.Corners()))]
-	}
-	return fs.Crash(simfs.CrashConfig{Seed: rnd.Uint64(), Image: image})
+func (c *crash) setEngine(e *engine.Engine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.e = e
 }
+
+// promised is what must come back after an end that comes now.
+func (c *crash) promised(kill bool) oracle.Promise {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	policy := c.cfg.Options.Sync
+	if c.e == nil || policy == engine.SyncAlways || kill && policy == engine.SyncInterval {
+		// What a reopen has shown is durable, whatever the policy; what was written
+		// survives a kill, synced or not.
+		return c.history.Promised(nil)
+	}
+	durable := c.e.DurableLSN()
+	return c.history.Promised(func(lsn uint64) bool { return lsn <= durable })
+}
+
+// promise holds what must come back after kills alone, and after a power cut among
+// them.
+type promise struct{ now, durable oracle.Promise }
 
 // writeAndCut lets the writers loose, ends their life under them, recovers with
 // further ends, and checks what is left.
-func (h *history) writeAndCut(cfg CrashConfig, rnd *rand.Rand, fs *simfs.FS, rep *CrashReport) (*simfs.FS, error) {
+func (c *crash) writeAndCut(fs *simfs.FS) (*simfs.FS, error) {
 	var p promise
+	var cut *cutter
 	stop := make(chan struct{})
-	var c *cutter
-	o := cfg.Options
-	c, o.FS = newCutter(fs, rnd, 40*cfg.Commits, func() {
-		p.durable = h.least(false)
-		if p.least = p.durable; c.kill {
-			p.least = h.least(true)
-		}
+	o := c.cfg.Options
+	cut, o.FS = newCutter(fs, c.rnd, 40*c.cfg.Commits, func() {
+		p.durable = c.promised(false)
+		p.now = c.promised(cut.kill)
 		close(stop)
 	})
 	e, err := engine.Open(crashDir, &o)
 	if err != nil {
-		if err = c.excuse(err); err != nil {
+		if err = cut.excuse(err); err != nil {
 			return nil, fmt.Errorf("open: %w", err)
 		}
 	} else {
-		h.setEngine(e)
-		if err := h.runWriters(e, cfg, c, stop); err != nil {
+		c.setEngine(e)
+		if err := c.runWriters(e, cut, stop); err != nil {
 			return nil, err
 		}
 	}
-	p.most = h.most()
-	rep.Cuts++
-	return h.recover(cfg, rnd, c.left, p, rep)
+	c.history.Raise(&p.now)
+	c.history.Raise(&p.durable)
+	c.rep.Cuts++
+	return c.recover(cut.left, p)
 }
 
-func (h *history) runWriters(e *engine.Engine, cfg CrashConfig, c *cutter, stop chan struct{}) error {
+func (c *crash) runWriters(e *engine.Engine, cut *cutter, stop chan struct{}) error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(h.writers))
-	for i, w := range h.writers {
+	errs := make([]error, len(c.writers))
+	for i, rnd := range c.writers {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			errs[i] = c.excuse(h.write(e, w, cfg, stop))
+			errs[i] = cut.excuse(c.write(e, c.history.Lanes()[i], rnd, stop))
 		}()
 	}
 	wg.Wait()
-	c.end() // the writers came to their end first
-	h.setEngine(nil)
+	cut.end() // the writers came to their end first
+	c.setEngine(nil)
 	if err := e.Close(); err != nil {
-		errs = append(errs, c.excuse(fmt.Errorf("close: %w", err)))
+		errs = append(errs, cut.excuse(fmt.Errorf("close: %w", err)))
 	}
 	return errors.Join(errs...)
 }
 
 // write commits until stop, or until the writer has done its share.
-func (h *history) write(e *engine.Engine, w *writer, cfg CrashConfig, stop chan struct{}) error {
-	for range cfg.Commits {
+func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop chan struct{}) error {
+	for range c.cfg.Commits {
 		select {
 		case <-stop:
 			return nil
 		default:
 		}
 		b := e.NewBatch()
-		next := w.models[len(w.models)-1].Copy()
-		if err := w.fill(b, next, cfg.Options.LargeValue); err != nil {
+		n, next := l.Next()
+		if err := FillBatch(b, l, n, next, rnd, c.cfg.Options.LargeValue); err != nil {
 			return err
 		}
-		h.mu.Lock()
-		w.models = append(w.models, next)
-		w.issued++
-		h.mu.Unlock()
+		l.Begin(next)
 		lsn, err := e.Apply(b)
 		b.Close()
 		if err != nil {
-			return fmt.Errorf("writer %d, commit %d: %w", w.id, w.issued, err)
+			return fmt.Errorf("writer %d, commit %d: %w", l.ID, n, err)
 		}
-		h.mu.Lock()
-		w.lsns = append(w.lsns, lsn)
-		h.mu.Unlock()
-		if w.rnd.IntN(15) == 0 {
+		l.Acked(lsn)
+		if rnd.IntN(15) == 0 {
 			if err := e.Flush(context.Background()); err != nil {
 				return fmt.Errorf("flush: %w", err)
 			}
@@ -264,156 +160,90 @@ func (h *history) write(e *engine.Engine, w *writer, cfg CrashConfig, stop chan 
 	return nil
 }
 
-// fill makes one commit: its own number, and some writes that go with it.
-func (w *writer) fill(b *engine.Batch, m Model, large int) error {
-	p := fmt.Sprintf("w%d/", w.id)
-	n := fmt.Sprint(len(w.models))
-	m.Put(p+"!n", n)
-	if err := b.Put([]byte(p+"!n"), []byte(n)); err != nil {
-		return err
+// FillBatch makes commit n of a lane: its counter and some writes, in the batch and in
+// the model alike. Values reach above large, so that some go to packs.
+func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand.Rand, large int) error {
+	err := b.Put([]byte(l.Counter()), fmt.Append(nil, n))
+	put := func(k, v string) error {
+		m.Put(k, v)
+		return b.Put([]byte(k), []byte(v))
 	}
-	for range w.rnd.IntN(5) {
-		k := fmt.Sprintf("%sk%02d", p, w.rnd.IntN(30))
-		var err error
-		switch w.rnd.IntN(10) {
+	for range rnd.IntN(5) {
+		if err != nil {
+			return err
+		}
+		switch k := l.Key(fmt.Sprintf("k%02d", rnd.IntN(30))); rnd.IntN(10) {
 		case 0:
 			m.Delete(k)
 			err = b.Delete([]byte(k))
 		case 1:
-			r := Bounds{k, k + "\x00"}
-			if u := fmt.Sprintf("%sk%02d", p, w.rnd.IntN(30)); u > k {
+			r := oracle.Bounds{Lower: k, Upper: k + "\x00"}
+			if u := l.Key(fmt.Sprintf("k%02d", rnd.IntN(30))); u > k {
 				r.Upper = u
 			}
 			m.DeleteRange(r)
 			err = b.DeleteRange([]byte(r.Lower), []byte(r.Upper))
 		case 2:
-			v := strings.Repeat(n+" large ", large/len(n+" large ")+1)
-			m.Put(k, v)
-			err = b.Put([]byte(k), []byte(v))
+			unit := fmt.Sprintf("%d large ", n)
+			err = put(k, strings.Repeat(unit, large/len(unit)+1))
 		default:
-			v := strings.Repeat(n+".", 1+w.rnd.IntN(200))
-			m.Put(k, v)
-			err = b.Put([]byte(k), []byte(v))
-		}
-		if err != nil {
-			return err
+			err = put(k, strings.Repeat(fmt.Sprintf("%d.", n), 1+rnd.IntN(200)))
 		}
 	}
-	return nil
+	return err
 }
 
 // recover opens what a cut left, is cut itself up to Depth times, and checks the
 // state that comes up in the end against the first promise: recovery may lose
 // nothing that a cut inside it did not have to.
-func (h *history) recover(cfg CrashConfig, rnd *rand.Rand, fs *simfs.FS, p promise, rep *CrashReport) (*simfs.FS, error) {
-	for range cfg.Depth {
-		var c *cutter
-		o := cfg.Options
-		c, o.FS = newCutter(fs, rnd, 60, func() {})
+func (c *crash) recover(fs *simfs.FS, p promise) (*simfs.FS, error) {
+	for range c.cfg.Depth {
+		o := c.cfg.Options
+		var cut *cutter
+		cut, o.FS = newCutter(fs, c.rnd, 60, func() {})
 		e, err := engine.Open(crashDir, &o)
-		if err = c.excuse(err); err != nil {
+		if err = cut.excuse(err); err != nil {
 			return nil, fmt.Errorf("open after a cut: %w", err)
 		}
-		rep.Opens++
+		c.rep.Opens++
 		if e != nil {
 			// What is shown now must stay, if the end comes after it (O5).
-			before := !c.over.Load()
-			if err := h.check(e, p); err != nil {
+			before := !cut.over.Load()
+			if err := c.history.Check(Store{e}, p.now, e.Recovered().LSN); err != nil {
 				return nil, fmt.Errorf("after a cut: %w", err)
 			}
 			if before {
-				p.least = h.shown(e)
-				p.durable = p.least
+				if err := c.history.Shown(Store{e}, &p.now); err != nil {
+					return nil, err
+				}
+				p.durable = p.now
 			}
-			c.end()
-			if err := c.excuse(e.Close()); err != nil {
+			cut.end()
+			if err := cut.excuse(e.Close()); err != nil {
 				return nil, fmt.Errorf("close after a cut: %w", err)
 			}
 		}
-		if !c.kill {
-			p.least = p.durable
+		if !cut.kill {
+			p.now = p.durable
 		}
-		rep.Cuts++
-		fs = c.left
+		c.rep.Cuts++
+		fs = cut.left
 	}
-	o := cfg.Options
+	o := c.cfg.Options
 	o.FS = fs
 	e, err := engine.Open(crashDir, &o)
 	if err != nil {
 		return nil, fmt.Errorf("open in peace: %w", err)
 	}
-	rep.Opens++
-	if err := h.check(e, p); err != nil {
+	c.rep.Opens++
+	if err := c.history.Check(Store{e}, p.now, e.Recovered().LSN); err != nil {
 		return nil, err
 	}
 	if err := e.Check(context.Background()); err != nil {
 		return nil, fmt.Errorf("check: %w", err)
 	}
-	h.rewind(e, rep)
-	return fs, e.Close()
-}
-
-// check applies the oracles O1 to O4.
-func (h *history) check(e *engine.Engine, p promise) error {
-	recovered := e.Recovered().LSN
-	for i, w := range h.writers {
-		n, err := survived(e, w)
-		if err != nil {
-			return err
-		}
-		if n < p.least[i] {
-			return fmt.Errorf("writer %d: %d commits came back, %d were promised (O1)", i, n, p.least[i])
-		}
-		if n > p.most[i] {
-			return fmt.Errorf("writer %d: %d commits came back, %d were made (O2)", i, n, p.most[i])
-		}
-		prefix := Bounds{fmt.Sprintf("w%d/", i), fmt.Sprintf("w%d0", i)}
-		if err := w.models[n].Differs(e.Scan, prefix, false); err != nil {
-			return fmt.Errorf("writer %d at commit %d: %w (O2, O3, O4)", i, n, err)
-		}
-		// No hole: with one order of commits, either all below a number came back.
-		for j, lsn := range w.lsns {
-			if lsn != unknown && (j < n) != (lsn <= recovered) {
-				return fmt.Errorf("writer %d: commit %d has number %d, store is at %d, but %d commits came back (O2)", i, j+1, lsn, recovered, n)
-			}
-		}
-	}
-	return nil
-}
-
-// shown is how many commits of each writer a reader finds.
-func (h *history) shown(e *engine.Engine) []int {
-	out := make([]int, len(h.writers))
-	for i, w := range h.writers {
-		out[i], _ = survived(e, w) // check has read it
-	}
-	return out
-}
-
-func survived(e *engine.Engine, w *writer) (n int, err error) {
-	ok, err := e.Has(fmt.Appendf(nil, "w%d/!n", w.id))
-	if err != nil || !ok {
-		return 0, err
-	}
-	v, err := e.Get(fmt.Appendf(nil, "w%d/!n", w.id))
-	if err != nil {
-		return 0, err
-	}
-	_, err = fmt.Sscan(string(v), &n)
-	return n, err
-}
-
-// rewind makes what came back the beginning of the next round.
-func (h *history) rewind(e *engine.Engine, rep *CrashReport) {
-	for _, w := range h.writers {
-		n, _ := survived(e, w) // check has read it
-		rep.Commits += w.issued
-		rep.Survived += n
-		w.models = w.models[:n+1]
-		for len(w.lsns) < n {
-			w.lsns = append(w.lsns, unknown) // in doubt when its process ended, and there
-		}
-		w.lsns = w.lsns[:n]
-		w.issued = n
-	}
+	begun, survived, err := c.history.Rewind(Store{e})
+	c.rep.Commits += begun
+	c.rep.Survived += survived
+	return fs, errors.Join(err, e.Close())
 }

@@ -2,7 +2,6 @@ package fuzz
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sort"
@@ -11,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/holdfastdb/holdfast/engine"
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
 )
 
 // Fixture is a small store on a file system in memory, with what it holds. Every
@@ -18,13 +18,13 @@ import (
 type Fixture struct {
 	fs    *vfs.MemFS
 	opts  engine.Options
-	Model Model
+	Model oracle.Model
 	Files []string // sorted, with their folders
 }
 
 // NewFixture makes a store with cells in L3, in the log, and in packs.
 func NewFixture(o engine.Options) (*Fixture, error) {
-	f := &Fixture{fs: vfs.NewCrashableMem(), opts: o, Model: NewModel()}
+	f := &Fixture{fs: vfs.NewCrashableMem(), opts: o, Model: oracle.NewModel()}
 	f.opts.FS = f.fs
 	e, err := engine.Open(crashDir, &f.opts)
 	if err != nil {
@@ -48,7 +48,7 @@ func NewFixture(o engine.Options) (*Fixture, error) {
 			}
 		}
 	}
-	f.Model.DeleteRange(Bounds{"k10", "k13"})
+	f.Model.DeleteRange(oracle.Bounds{Lower: "k10", Upper: "k13"})
 	if err := e.DeleteRange([]byte("k10"), []byte("k13")); err != nil {
 		return nil, err
 	}
@@ -119,42 +119,23 @@ func (f *Fixture) Damaged(change func(fs vfs.FS) error) (Verdict, error) {
 	return verdict, err
 }
 
-func (f *Fixture) readAll(e *engine.Engine) (v Verdict, err error) {
-	f.Model.Scan(func(k, want string) bool {
-		var got []byte
-		switch got, err = e.Get([]byte(k)); {
-		case err != nil:
-			v, err = Reported, typed(err)
-		case string(got) != want:
-			err = fmt.Errorf("get %q: %.40q, should be %.40q", k, got, want)
-		}
-		return err == nil
-	})
-	if err != nil {
-		return v, err
+func (f *Fixture) readAll(e *engine.Engine) (Verdict, error) {
+	d := oracle.Damage{Known: known}
+	if err := d.Read(Store{e}, f.Model); err != nil {
+		return Harmless, err
 	}
 	for i := 10; i < 13; i++ {
-		if got, err := e.Get(fmt.Appendf(nil, "k%02d", i)); err == nil {
-			return v, fmt.Errorf("deleted key k%02d is back: %.40q", i, got)
-		} else if !errors.Is(err, engine.ErrNotFound) {
-			v = Reported
+		if err := d.Absent(Store{e}, fmt.Sprintf("k%02d", i)); err != nil {
+			return Harmless, err
 		}
 	}
-	if err := f.Model.Differs(e.Scan, Bounds{}, false); err != nil {
-		if typed(err) != nil {
-			return v, fmt.Errorf("scan: %w", err)
-		}
-		v = Reported
+	if d.Reported > 0 {
+		return Reported, nil
 	}
-	return v, nil
+	return Harmless, nil
 }
 
-// typed is nil for an error that a damaged store may give.
-func typed(err error) error {
-	for _, t := range []error{engine.ErrCorrupt, engine.ErrForeign, engine.ErrVersion} {
-		if errors.Is(err, t) {
-			return nil
-		}
-	}
-	return fmt.Errorf("an error of no type that damage has: %w", err)
-}
+// known are the errors that a damaged store may give.
+var known = []error{engine.ErrCorrupt, engine.ErrForeign, engine.ErrVersion}
+
+func typed(err error) error { return (&oracle.Damage{Known: known}).Typed("", err) }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/holdfastdb/holdfast/engine"
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
 )
 
 // Source makes the choices of a run: a seeded generator, or a fuzzer's bytes.
@@ -50,7 +51,7 @@ type run struct {
 	cfg   Config
 	src   Source
 	e     *engine.Engine
-	model Model
+	model oracle.Model
 	snaps []snap
 	step  int
 	lsn   uint64
@@ -58,13 +59,13 @@ type run struct {
 
 type snap struct {
 	s     *engine.Snapshot
-	model Model
+	model oracle.Model
 }
 
 // Run does cfg.Steps random operations and compares every answer with a model. It
 // returns the first difference.
 func Run(cfg Config) (err error) {
-	r := &run{cfg: cfg, src: cfg.Source, model: NewModel()}
+	r := &run{cfg: cfg, src: cfg.Source, model: oracle.NewModel()}
 	if err := r.open(); err != nil {
 		return err
 	}
@@ -113,8 +114,8 @@ func (r *run) value() string {
 	return strings.Repeat(unit, 1+r.src.IntN(20))
 }
 
-func (r *run) bounds() Bounds {
-	b := Bounds{r.key(), r.key()}
+func (r *run) bounds() oracle.Bounds {
+	b := oracle.Bounds{Lower: r.key(), Upper: r.key()}
 	if b.Upper < b.Lower {
 		b.Lower, b.Upper = b.Upper, b.Lower
 	}
@@ -125,13 +126,6 @@ func (r *run) bounds() Bounds {
 		b.Upper += "\x00"
 	}
 	return b
-}
-
-func upper(b Bounds) []byte {
-	if b.Upper == "" {
-		return nil
-	}
-	return []byte(b.Upper)
 }
 
 func (r *run) one() error {
@@ -154,7 +148,7 @@ func (r *run) one() error {
 	case 7, 8, 9, 10, 11, 12, 13:
 		return r.get()
 	case 14, 15:
-		return r.model.Differs(r.e.Scan, r.bounds(), r.src.IntN(2) == 0)
+		return r.model.Check(Store{r.e}, r.bounds(), r.src.IntN(2) == 0)
 	case 16:
 		return r.openSnapshot()
 	case 17, 18:
@@ -199,26 +193,7 @@ func (r *run) batch() (err error) {
 	return err
 }
 
-func (r *run) get() error {
-	k := r.key()
-	want, ok := r.model.Get(k)
-	return compare(k, want, ok, r.e.Get)
-}
-
-func compare(k, want string, ok bool, get func([]byte) ([]byte, error)) error {
-	got, err := get([]byte(k))
-	switch {
-	case errors.Is(err, engine.ErrNotFound) && !ok:
-		return nil
-	case err != nil:
-		return fmt.Errorf("get %q: %w", k, err)
-	case !ok:
-		return fmt.Errorf("get %q: %.40q (%d bytes), should be absent", k, got, len(got))
-	case string(got) != want:
-		return fmt.Errorf("get %q: %.40q (%d bytes), should be %.40q (%d bytes)", k, got, len(got), want, len(want))
-	}
-	return nil
-}
+func (r *run) get() error { return r.model.CheckGet(Store{r.e}, r.key()) }
 
 const maxSnaps = 4
 
@@ -244,11 +219,9 @@ func (r *run) useSnapshot() error {
 	}
 	i := r.src.IntN(len(r.snaps))
 	s := r.snaps[i]
-	k := r.key()
-	want, ok := s.model.Get(k)
-	err := compare(k, want, ok, s.s.Get)
+	err := s.model.CheckGet(Store{s.s}, r.key())
 	if err == nil {
-		err = s.model.Differs(s.s.Scan, r.bounds(), r.src.IntN(2) == 0)
+		err = s.model.Check(Store{s.s}, r.bounds(), r.src.IntN(2) == 0)
 	}
 	if errors.Is(err, engine.ErrSnapshotTooOld) {
 		r.snaps = append(r.snaps[:i:i], r.snaps[i+1:]...)
@@ -276,4 +249,4 @@ func (r *run) reopen() error {
 	return r.whole()
 }
 
-func (r *run) whole() error { return r.model.Differs(r.e.Scan, Bounds{}, false) }
+func (r *run) whole() error { return r.model.Check(Store{r.e}, oracle.Bounds{}, false) }

@@ -1,0 +1,81 @@
+package fuzz
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
+)
+
+// cutter ends a life at the nth call that changes something: by a power cut, which
+// leaves a clone of the file system without some of what was not synced, or by a
+// kill, which leaves the file system as it is, page cache and all.
+type cutter struct {
+	calls atomic.Int64
+	at    int64
+	kill  bool
+	over  atomic.Bool // the end has come
+	dead  atomic.Bool // by a kill: nothing changes any more
+	once  sync.Once
+	note  func() // before the end: what was promised
+	left  *simfs.FS
+	rnd   *rand.Rand
+}
+
+func newCutter(fs *simfs.FS, rnd *rand.Rand, within int, note func()) (*cutter, vfs.FS) {
+	c := &cutter{at: 1 + int64(rnd.IntN(within)), kill: rnd.IntN(3) == 0, note: note, left: fs, rnd: rnd}
+	return c, errorfs.Wrap(fs, c)
+}
+
+func (c *cutter) String() string { return "cutter" }
+
+func (c *cutter) MaybeError(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+		return nil
+	}
+	if c.calls.Add(1) == c.at {
+		c.end()
+	}
+	if c.dead.Load() && op.Kind != errorfs.OpFileClose {
+		return errKilled
+	}
+	return nil
+}
+
+var errKilled = errors.New("fuzz: the process was killed")
+
+// end is the cut; later calls do nothing.
+func (c *cutter) end() {
+	c.once.Do(func() {
+		c.note()
+		if c.kill {
+			c.dead.Store(true)
+		} else {
+			c.left = clone(c.left, c.rnd)
+		}
+		c.over.Store(true)
+	})
+}
+
+// excuse forgives what a killed process says.
+func (c *cutter) excuse(err error) error {
+	if c.dead.Load() {
+		return nil
+	}
+	return err
+}
+
+// clone is the disk after a power cut: half of the time a random one, else a corner
+// of what is legal.
+func clone(fs *simfs.FS, rnd *rand.Rand) *simfs.FS {
+	image := simfs.Random
+	if rnd.IntN(2) == 0 {
+		image = simfs.Corners()[rnd.IntN(len(simfs.Corners()))]
+	}
+	return fs.Crash(simfs.CrashConfig{Seed: rnd.Uint64(), Image: image})
+}
