@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/allegro/bigcache/v3"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Options size the tiers. None of them changes a result.
@@ -182,7 +184,9 @@ func (c *Cache) Load(h *Horizon, hash uint64, key []byte, load func() ([]byte, e
 	defer c.flights.land(hash, f) // also when load panics
 
 	c.tally.add(cLoad)
+	yield.Point("cache.load")
 	cell, err := load()
+	yield.Point("cache.loaded")
 	if err != nil {
 		return nil, err
 	}
@@ -294,6 +298,7 @@ func (c *Cache) gone(it *item, rejected bool) {
 
 // drain runs on the one goroutine of the queue.
 func (c *Cache) drain(j job) {
+	yield.Point("cache.drain")
 	if j.victim != nil {
 		if c.l2.set(j.victim) {
 			c.tally.add(cVictim)

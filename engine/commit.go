@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/cow"
 	"github.com/holdfastdb/holdfast/wal"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Put sets key to value. An empty value is a value. When Put returns nil the value
@@ -81,6 +82,7 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 	if err := e.admit(ctx, b); err != nil {
 		return 0, err
 	}
+	yield.Point("commit.admitted")
 	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, nil)
 	if err != nil {
 		return 0, door(err)
@@ -152,7 +154,7 @@ func (s *stall) wake() {
 
 func (e *Engine) waitStall(ctx context.Context) error {
 	began := time.Now()
-	limit := time.NewTimer(e.opts.StallLimit)
+	limit := yield.NewTimer(e.opts.StallLimit)
 	defer limit.Stop()
 	defer func() {
 		e.stall.mu.Lock()
@@ -163,6 +165,7 @@ func (e *Engine) waitStall(ctx context.Context) error {
 	for {
 		// Order: take the channel, then look, so that a wake in between is seen.
 		woken := e.stall.wait()
+		yield.Point("commit.stalled")
 		if err := e.writable(); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfastdb/holdfast/mmap"
 	"github.com/holdfastdb/holdfast/storage"
 	"github.com/holdfastdb/holdfast/wal"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Engine is an open store. All methods are safe for concurrent use; after Close
@@ -86,12 +87,14 @@ func (e *Engine) close() {
 	}
 	defer close(e.closed)
 	e.gate.close()
+	yield.Point("close.gate")
 	e.end() // stalled writers, the flusher and the watcher of the disk
 	if e.log != nil {
 		keep(e.log.Close()) // groups in flight get their answer
 	}
 	e.workers.Wait()
 	e.gate.wait()
+	yield.Point("close.empty")
 	e.dropSnapshots(ErrClosed)
 	keep(e.release())
 }

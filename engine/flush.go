@@ -11,6 +11,7 @@ import (
 	"github.com/holdfastdb/holdfast/compaction"
 	"github.com/holdfastdb/holdfast/cow"
 	"github.com/holdfastdb/holdfast/storage"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // flusher is the one goroutine that moves generations down.
@@ -88,7 +89,7 @@ func (e *Engine) runFlusher() {
 			case transient(err):
 				e.logger.Warn("flush will be tried again", "error", err, "after", retry)
 				select {
-				case <-time.After(retry):
+				case <-yield.NewTimer(retry).C:
 				case <-e.life.Done():
 					return
 				}
@@ -106,6 +107,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	if err := e.waitForCompactions(ctx); err != nil {
 		return err
 	}
+	yield.Point("flush.begin")
 	began := time.Now()
 	// Log before L3, and with the log the packs (I3): L3 must never name a blob, or be
 	// at a commit, that a crash could still take. The sync runs while tables are built.
@@ -118,7 +120,9 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	}
 	// Order (I5): L3, then view. Swapping the view first would let a reader miss
 	// the cell in the map, and read L3 before it is there.
+	yield.Point("flush.ingested")
 	e.swapBase(gen, e.store.Current())
+	yield.Point("flush.swapped")
 	e.generation++
 	e.boundSnapshots()
 	// Order (I6): view, then STATE. Only now may the log be recycled.
@@ -158,7 +162,7 @@ func (e *Engine) waitForCompactions(ctx context.Context) error {
 			last, since = now, time.Now()
 		}
 		select {
-		case <-time.After(behindPoll):
+		case <-yield.NewTimer(behindPoll).C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -174,6 +178,7 @@ func (e *Engine) swapBase(gen frozen, base *storage.Snapshot) {
 	v := e.view.Load()
 	e.view.Store(v.without(base, record, e.shares.records))
 	e.viewMu.Unlock()
+	yield.Point("flush.old base")
 	v.base.Release() // the view's own reference; snapshots have theirs
 }
 
@@ -192,6 +197,7 @@ func (e *Engine) unstall() {
 	if !e.stall.on.Load() {
 		return
 	}
+	yield.Point("flush.unstall")
 	// Room first, then the writers: between runs under the same lock and would
 	// otherwise stall them again at once.
 	if err := e.log.Barrier(func(last uint64) {

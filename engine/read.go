@@ -9,6 +9,7 @@ import (
 	"github.com/holdfastdb/holdfast/cache"
 	"github.com/holdfastdb/holdfast/cow"
 	"github.com/holdfastdb/holdfast/mmap"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // seed makes the hash of a key the same in every generation and cache of this
@@ -55,7 +56,9 @@ func (e *Engine) find(key []byte) (cow.Cell, Tier, error) {
 		// newer generation only if the read began before that commit was
 		// acknowledged.
 		v := e.view.Load()
+		yield.Point("get.view")
 		cell, f := v.get(hash, key, e.clock.Published())
+		yield.Point("get.map")
 		switch f {
 		case cow.Hit:
 			e.sample(hash, &e.reads.mapHits)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Snapshot is the store as it was at one commit number. Taking one copies nothing;
@@ -49,7 +50,9 @@ func (e *Engine) capture() *Snapshot {
 	e.clock.Register(&s.hold)
 	for {
 		v := e.view.Load()
+		yield.Point("snapshot.view")
 		s.at = e.clock.Published()
+		yield.Point("snapshot.number")
 		// The view must not have changed around the number: a generation frozen in
 		// between would hold commits at or below it that v does not show (I8).
 		if e.view.Load() == v && v.base.Acquire() {
@@ -123,7 +126,9 @@ func (s *Snapshot) find(key []byte) (cow.Cell, Tier, error) {
 	if v == nil {
 		return nil, TierNone, s.ended()
 	}
+	yield.Point("snapshot.get")
 	cell, f := v.get(hash, key, s.at)
+	yield.Point("snapshot.map")
 	switch f {
 	case cow.Hit:
 		return live(cell, TierMap)

@@ -43,12 +43,17 @@ type crash struct {
 	e  *engine.Engine // nil while it opens
 }
 
-// Crash runs one history and returns the first broken promise.
-func Crash(cfg CrashConfig) (CrashReport, error) {
+func newCrash(cfg CrashConfig) *crash {
 	c := &crash{cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x63757473)), history: oracle.NewHistory(cfg.Writers)}
 	for i := range cfg.Writers {
 		c.writers = append(c.writers, rand.New(rand.NewPCG(cfg.Seed, uint64(i))))
 	}
+	return c
+}
+
+// Crash runs one history and returns the first broken promise.
+func Crash(cfg CrashConfig) (CrashReport, error) {
+	c := newCrash(cfg)
 	fs := simfs.New(&simfs.Options{Seed: cfg.Seed, Damage: cfg.Damage, PessimisticRename: cfg.Seed%2 == 0})
 	for round := range cfg.Rounds {
 		var err error
@@ -87,17 +92,17 @@ type promise struct{ now, durable oracle.Promise }
 // further ends, and checks what is left.
 func (c *crash) writeAndCut(fs *simfs.FS) (*simfs.FS, error) {
 	var p promise
-	var cut *cutter
+	var cut *Cutter
 	stop := make(chan struct{})
 	o := c.cfg.Options
-	cut, o.FS = newCutter(fs, c.rnd, 40*c.cfg.Commits, func() {
+	cut, o.FS = NewCutter(fs, c.rnd, 40*c.cfg.Commits, func() {
 		p.durable = c.promised(false)
-		p.now = c.promised(cut.kill)
+		p.now = c.promised(cut.Kills())
 		close(stop)
 	})
 	e, err := engine.Open(crashDir, &o)
 	if err != nil {
-		if err = cut.excuse(err); err != nil {
+		if err = cut.Excuse(err); err != nil {
 			return nil, fmt.Errorf("open: %w", err)
 		}
 	} else {
@@ -109,24 +114,24 @@ func (c *crash) writeAndCut(fs *simfs.FS) (*simfs.FS, error) {
 	c.history.Raise(&p.now)
 	c.history.Raise(&p.durable)
 	c.rep.Cuts++
-	return c.recover(cut.left, p)
+	return c.recover(cut.Left(), p)
 }
 
-func (c *crash) runWriters(e *engine.Engine, cut *cutter, stop chan struct{}) error {
+func (c *crash) runWriters(e *engine.Engine, cut *Cutter, stop chan struct{}) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(c.writers))
 	for i, rnd := range c.writers {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			errs[i] = cut.excuse(c.write(e, c.history.Lanes()[i], rnd, stop))
+			errs[i] = cut.Excuse(c.write(e, c.history.Lanes()[i], rnd, stop))
 		}()
 	}
 	wg.Wait()
-	cut.end() // the writers came to their end first
+	cut.End() // the writers came to their end first
 	c.setEngine(nil)
 	if err := e.Close(); err != nil {
-		errs = append(errs, cut.excuse(fmt.Errorf("close: %w", err)))
+		errs = append(errs, cut.Excuse(fmt.Errorf("close: %w", err)))
 	}
 	return errors.Join(errs...)
 }
@@ -199,16 +204,16 @@ func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand
 func (c *crash) recover(fs *simfs.FS, p promise) (*simfs.FS, error) {
 	for range c.cfg.Depth {
 		o := c.cfg.Options
-		var cut *cutter
-		cut, o.FS = newCutter(fs, c.rnd, 60, func() {})
+		var cut *Cutter
+		cut, o.FS = NewCutter(fs, c.rnd, 60, func() {})
 		e, err := engine.Open(crashDir, &o)
-		if err = cut.excuse(err); err != nil {
+		if err = cut.Excuse(err); err != nil {
 			return nil, fmt.Errorf("open after a cut: %w", err)
 		}
 		c.rep.Opens++
 		if e != nil {
 			// What is shown now must stay, if the end comes after it (O5).
-			before := !cut.over.Load()
+			before := !cut.Over()
 			if err := c.history.Check(Store{e}, p.now, e.Recovered().LSN); err != nil {
 				return nil, fmt.Errorf("after a cut: %w", err)
 			}
@@ -218,16 +223,16 @@ func (c *crash) recover(fs *simfs.FS, p promise) (*simfs.FS, error) {
 				}
 				p.durable = p.now
 			}
-			cut.end()
-			if err := cut.excuse(e.Close()); err != nil {
+			cut.End()
+			if err := cut.Excuse(e.Close()); err != nil {
 				return nil, fmt.Errorf("close after a cut: %w", err)
 			}
 		}
-		if !cut.kill {
+		if !cut.Kills() {
 			p.now = p.durable
 		}
 		c.rep.Cuts++
-		fs = cut.left
+		fs = cut.Left()
 	}
 	o := c.cfg.Options
 	o.FS = fs

@@ -12,10 +12,10 @@ import (
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
 )
 
-// cutter ends a life at the nth call that changes something: by a power cut, which
+// Cutter ends a life at the nth call that changes something: by a power cut, which
 // leaves a clone of the file system without some of what was not synced, or by a
 // kill, which leaves the file system as it is, page cache and all.
-type cutter struct {
+type Cutter struct {
 	calls atomic.Int64
 	at    int64
 	kill  bool
@@ -27,19 +27,22 @@ type cutter struct {
 	rnd   *rand.Rand
 }
 
-func newCutter(fs *simfs.FS, rnd *rand.Rand, within int, note func()) (*cutter, vfs.FS) {
-	c := &cutter{at: 1 + int64(rnd.IntN(within)), kill: rnd.IntN(3) == 0, note: note, left: fs, rnd: rnd}
+// NewCutter returns a cutter and the file system to run on. rnd chooses the call,
+// among the first within, and how the end comes. note is called once, before it.
+func NewCutter(fs *simfs.FS, rnd *rand.Rand, within int, note func()) (*Cutter, vfs.FS) {
+	c := &Cutter{at: 1 + int64(rnd.IntN(within)), kill: rnd.IntN(3) == 0, note: note, left: fs, rnd: rnd}
 	return c, errorfs.Wrap(fs, c)
 }
 
-func (c *cutter) String() string { return "cutter" }
+func (c *Cutter) String() string { return "cutter" }
 
-func (c *cutter) MaybeError(op errorfs.Op) error {
+// MaybeError implements errorfs.Injector.
+func (c *Cutter) MaybeError(op errorfs.Op) error {
 	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
 		return nil
 	}
 	if c.calls.Add(1) == c.at {
-		c.end()
+		c.End()
 	}
 	if c.dead.Load() && op.Kind != errorfs.OpFileClose {
 		return errKilled
@@ -49,8 +52,8 @@ func (c *cutter) MaybeError(op errorfs.Op) error {
 
 var errKilled = errors.New("fuzz: the process was killed")
 
-// end is the cut; later calls do nothing.
-func (c *cutter) end() {
+// End is the end; later calls do nothing.
+func (c *Cutter) End() {
 	c.once.Do(func() {
 		c.note()
 		if c.kill {
@@ -62,8 +65,17 @@ func (c *cutter) end() {
 	})
 }
 
-// excuse forgives what a killed process says.
-func (c *cutter) excuse(err error) error {
+// Kills says that the end is a kill and no power cut.
+func (c *Cutter) Kills() bool { return c.kill }
+
+// Over says that the end has come.
+func (c *Cutter) Over() bool { return c.over.Load() }
+
+// Left is the file system that the end left.
+func (c *Cutter) Left() *simfs.FS { return c.left }
+
+// Excuse forgives what a killed process says.
+func (c *Cutter) Excuse(err error) error {
 	if c.dead.Load() {
 		return nil
 	}

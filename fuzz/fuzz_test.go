@@ -85,6 +85,24 @@ func TestCrash_powerCuts(t *testing.T) {
 	t.Logf("%d power cuts, %d recoveries, %d of %d commits survived", total.Cuts, total.Opens, total.Survived, total.Commits)
 }
 
+// Goal (F-03): the power is cut at every call of a history, under every policy, and
+// each of the corner images and four random ones comes back right.
+func TestCrash_everyCall(t *testing.T) {
+	var total CrashReport
+	stride := 1
+	if testing.Short() {
+		stride = 20
+	}
+	eachSeed(t, 3, 6, func(t *testing.T, seed uint64) {
+		rep, err := EveryCut(t.Context(), CrashConfig{
+			Seed: seed, Options: settings(seed), Writers: 1 + int(seed%3), Commits: 15 + int(seed%20),
+		}, stride, 4)
+		require.NoError(t, err)
+		total.Cuts += rep.Cuts
+	})
+	t.Logf("%d power cuts", total.Cuts)
+}
+
 // Goal: no sequence of operations that a fuzzer finds makes a wrong answer.
 func FuzzRun(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03 put, delete, flush, scan"), byte(0))

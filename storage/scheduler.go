@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // scheduler grants compactions. Pebble's own starts a failed compaction again
@@ -110,7 +112,7 @@ func (c *scheduler) isQuiet() bool {
 func (c *scheduler) failed() {
 	c.mu.Lock()
 	c.backoff = min(max(2*c.backoff, backoffMin), backoffMax)
-	c.notBefore = time.Now().Add(c.backoff)
+	c.notBefore = yield.Now().Add(c.backoff)
 	c.mu.Unlock()
 }
 
@@ -125,7 +127,7 @@ func (c *scheduler) freeLocked() int {
 	if !c.opened || c.stopped || c.halted || c.db == nil {
 		return 0
 	}
-	if !c.notBefore.IsZero() && time.Now().Before(c.notBefore) {
+	if !c.notBefore.IsZero() && yield.Now().Before(c.notBefore) {
 		return 0
 	}
 	return c.db.GetAllowedWithoutPermission() - c.running
@@ -192,11 +194,12 @@ func (c *scheduler) grant() {
 
 func (c *scheduler) granter(done chan struct{}) {
 	defer close(done)
-	tick := time.NewTicker(grantEvery)
+	tick := yield.NewTimer(grantEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			tick.Reset(grantEvery)
 			c.idle()
 		case <-c.poke:
 		case <-c.stop:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 const (
@@ -162,6 +164,7 @@ func (l *Log) handOff() {
 func (l *Log) writePending(locked bool) error {
 	fb := &l.buf.pending
 	count := fb.count
+	yield.Point("wal.write buffer")
 	err := l.writeFrame(fb.b, fb.body, kindData, 0, fb.first, uint32(count))
 	if !locked {
 		l.commitMu.Lock()
@@ -194,7 +197,7 @@ func (l *Log) drainLocked() error {
 
 // flush is the background writer of the Never policy.
 func (l *Log) flush() {
-	timer := time.NewTimer(bufferDelay)
+	timer := yield.NewTimer(bufferDelay)
 	defer timer.Stop()
 	defer func() {
 		// Close waits for what a committer handed off; nobody hands off any more.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Commit appends one batch and returns when it is visible and as durable as
@@ -112,6 +114,7 @@ func (l *Log) commit(g *group) error {
 	if err != nil {
 		return err
 	}
+	yield.Point("wal.written")
 	l.nextLSN += uint64(good)
 	if l.o.Policy == Always {
 		err = l.sync()
@@ -129,6 +132,7 @@ func (l *Log) commit(g *group) error {
 	}
 	l.ioTime += (time.Since(begin) - l.ioTime) / 8
 	last := l.nextLSN - 1
+	yield.Point("wal.synced")
 	if place := l.o.Hooks.Place; place != nil {
 		for i := range g.members {
 			if m := &g.members[i]; !m.bad {
@@ -136,6 +140,7 @@ func (l *Log) commit(g *group) error {
 			}
 		}
 	}
+	yield.Point("wal.placed")
 	l.publish(last)
 	l.mu.Lock()
 	l.metrics.Groups++
@@ -154,6 +159,7 @@ func (l *Log) publish(last uint64) {
 	if l.o.Hooks.Publish != nil {
 		l.o.Hooks.Publish(last)
 	}
+	yield.Point("wal.published")
 	if l.o.Hooks.Between != nil {
 		l.o.Hooks.Between(last)
 	}

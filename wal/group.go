@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 const (
@@ -172,6 +174,7 @@ func (l *Log) commitGrouped(ctx context.Context, payload []byte, ops, sum uint32
 // caller waits.
 func (l *Log) lead(g *group) {
 	defer l.leaders.Done()
+	yield.Point("wal.lead")
 	l.commitMu.Lock()
 	l.gather(g)
 	l.groupMu.Lock()
@@ -190,6 +193,7 @@ func (l *Log) lead(g *group) {
 	l.groupMu.Unlock()
 	l.lastSize = len(g.members)
 	l.commitMu.Unlock()
+	yield.Point("wal.led")
 	if g.done != nil {
 		close(g.done)
 	}
@@ -203,7 +207,7 @@ func (l *Log) lead(g *group) {
 func (l *Log) gather(g *group) {
 	want := int32(l.lastSize + l.waiting)
 	bound := min(l.ioTime/2, maxCohortWait)
-	if l.lastSize <= 1 && l.waiting == 0 || g.size.Load() >= want || bound < 10*time.Microsecond {
+	if yield.Enabled || l.lastSize <= 1 && l.waiting == 0 || g.size.Load() >= want || bound < 10*time.Microsecond {
 		return
 	}
 	l.mu.Lock()

@@ -1,6 +1,10 @@
 package wal
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
+)
 
 const (
 	keeperTick   = 5 * time.Millisecond
@@ -12,12 +16,12 @@ const (
 // keep is the log's clock: the Interval policy's syncs, the MARKER of an idle
 // log, STATE, and the lease. It sleeps for good when nothing is left to do.
 func (l *Log) keep() {
-	k := keeper{log: l, lastState: time.Now(), lastSync: time.Now()}
-	timer := time.NewTimer(keeperTick)
+	k := keeper{log: l, lastState: yield.Now(), lastSync: yield.Now()}
+	timer := yield.NewTimer(keeperTick)
 	defer timer.Stop()
 	for {
 		var tick <-chan time.Time
-		if wait := k.run(time.Now()); wait > 0 {
+		if wait := k.run(yield.Now()); wait > 0 {
 			timer.Reset(wait)
 			tick = timer.C
 		}
@@ -52,6 +56,7 @@ func (k *keeper) run(now time.Time) time.Duration {
 	promised, st := l.promised, l.state
 	l.mu.Unlock()
 	last := l.last.Load()
+	yield.Point("wal.keep")
 	idle := pos == k.seen && last == k.seenLast
 	k.seen, k.seenLast = pos, last
 

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"sync"
 	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 const (
@@ -77,6 +79,7 @@ func (l *Log) make() {
 		if l.Err() != nil {
 			continue
 		}
+		yield.Point("wal.make")
 		l.makeMu.Lock()
 		if len(l.spares) == 0 {
 			s, err := l.newSegment(l.target)
@@ -104,10 +107,11 @@ func (l *Log) takeSpare(n int64, span bool) (*segment, error) {
 	l.makeMu.Lock()
 	defer l.makeMu.Unlock()
 	if l.o.SegmentBytes == 0 {
-		if time.Since(l.lastShift) < growthTime {
+		now := yield.Now()
+		if now.Sub(l.lastShift) < growthTime {
 			l.target = min(2*l.target, lastSegmentBytes)
 		}
-		l.lastShift = time.Now()
+		l.lastShift = now
 	}
 	for len(l.spares) > 0 {
 		s := l.spares[0]
@@ -167,6 +171,7 @@ func (l *Log) newSegment(size int64) (_ *segment, err error) {
 		}
 	}
 	l.mu.Unlock()
+	yield.Point("wal.recycle")
 	var s *segment
 	if old != nil {
 		s, err = l.files.reuse(old, h)

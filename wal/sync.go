@@ -3,6 +3,8 @@ package wal
 import (
 	"fmt"
 	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // sync makes everything written so far durable: packs first (I3), then the log.
@@ -24,6 +26,7 @@ func (l *Log) syncLocked() error {
 	at, promise, f := l.pos, l.promiseW, l.cur.f
 	done := at == l.synced
 	l.mu.Unlock()
+	yield.Point("wal.sync")
 	if done {
 		return nil
 	}
@@ -47,6 +50,7 @@ func (l *Log) syncLocked() error {
 	l.metrics.SyncTime += took
 	l.mu.Unlock()
 	// Storage may be ahead of an empty log, and stays so until the first commit.
+	yield.Point("wal.sync done")
 	if at.last > l.durable.Load() {
 		l.durable.Store(at.last)
 	}
@@ -148,6 +152,9 @@ func (l *Log) rotate(s *segment) error {
 func (l *Log) writeState(change func(*State)) error {
 	l.stateMu.Lock()
 	defer l.stateMu.Unlock()
+	if l.stateClosed {
+		return ErrClosed
+	}
 	if err := l.Err(); err != nil {
 		return err
 	}
@@ -189,6 +196,7 @@ func (l *Log) SetFlushed(lsn, generation, packHigh uint64) error {
 	if l.closedNow() {
 		return ErrClosed
 	}
+	yield.Point("wal.set flushed")
 	err := l.writeState(func(s *State) {
 		s.Flushed = max(s.Flushed, lsn)
 		s.Generation = max(s.Generation, generation)

@@ -157,6 +157,35 @@ func (l *Lane) Survived(s Store) (int, error) {
 	return n, nil
 }
 
+// Whole checks that a reader sees the lane as it was after a whole commit (O3), and
+// returns which. The lane's writer may go on meanwhile; s must be of one moment, or
+// only its scans are looked at.
+func (l *Lane) Whole(s Store) (n int, err error) {
+	got := NewModel()
+	for c, err := range s.Scan(l.Bounds(), false) {
+		if err != nil {
+			return 0, Broken(Lied, "", 0, "scan: %w", err)
+		}
+		got.Put(string(c.Key), string(c.Value))
+	}
+	if v, ok := got.Get(l.Counter()); ok {
+		if n, err = strconv.Atoi(v); err != nil {
+			return 0, Broken(Torn, l.Counter(), 0, "is %s", show(v))
+		}
+	}
+	l.h.mu.Lock()
+	made := len(l.models) - 1
+	want := l.models[min(n, made)]
+	l.h.mu.Unlock()
+	if n > made {
+		return n, Broken(Hole, l.Counter(), 0, "is %d after %d commits", n, made)
+	}
+	if err := want.Check(mapStore{got}, l.Bounds(), false); err != nil {
+		return n, fmt.Errorf("writer %d at its commit %d: %w", l.ID, n, err)
+	}
+	return n, nil
+}
+
 // Shown raises p to what a reader finds now: it must stay (O5).
 func (h *History) Shown(s Store, p *Promise) error {
 	p.Least = append([]int(nil), p.Least...)

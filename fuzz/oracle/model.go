@@ -115,3 +115,21 @@ func (m Model) CheckGet(s Store, key string) error {
 	}
 	return nil
 }
+
+// mapStore shows a model as a store.
+type mapStore struct{ m Model }
+
+func (s mapStore) Get(key string) ([]byte, bool, error) {
+	v, ok := s.m.Get(key)
+	return []byte(v), ok, nil
+}
+
+func (s mapStore) Scan(b Bounds, reverse bool) iter.Seq2[Cell, error] {
+	return func(yield func(Cell, error) bool) {
+		for _, kv := range s.m.List(b, reverse) {
+			if !yield(Cell{Key: []byte(kv[0]), Value: []byte(kv[1])}, nil) {
+				return
+			}
+		}
+	}
+}

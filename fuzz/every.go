@@ -1,0 +1,101 @@
+package fuzz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/holdfastdb/holdfast/engine"
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
+)
+
+// moment is the disk at one call, and what was promised then.
+type moment struct {
+	cut      *simfs.Cut
+	call     int
+	promised oracle.Promise
+}
+
+// EveryCut runs one history in peace and cuts the power at every stride'th call that
+// changes something, from the first call of the first Open to the last of Close. Of
+// each cut it opens the corner images and random more, and checks them. It is
+// [Crash] without chance: no call is left out, but cuts are not nested.
+func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashReport, error) {
+	c := newCrash(cfg)
+	fs := simfs.New(&simfs.Options{Seed: cfg.Seed, Damage: cfg.Damage, PessimisticRename: cfg.Seed%2 == 0})
+	var mu sync.Mutex
+	var moments []moment
+	calls := 0
+	over := false
+	look := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || over {
+			return nil
+		}
+		if calls++; calls%stride != 0 {
+			return nil
+		}
+		// Order: what is promised, then the disk, then what may be there at most.
+		m := moment{promised: c.promised(false), call: calls}
+		m.cut = fs.Cut()
+		c.history.Raise(&m.promised)
+		moments = append(moments, m)
+		return nil
+	})
+	o := cfg.Options
+	o.FS = errorfs.Wrap(fs, look)
+	e, err := engine.Open(crashDir, &o)
+	if err != nil {
+		return c.rep, err
+	}
+	c.setEngine(e)
+	errs := make([]error, len(c.writers))
+	var wg sync.WaitGroup
+	for i, rnd := range c.writers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			errs[i] = c.write(e, c.history.Lanes()[i], rnd, nil)
+		}()
+	}
+	wg.Wait()
+	if err := errors.Join(append(errs, e.Close())...); err != nil {
+		return c.rep, err
+	}
+	mu.Lock()
+	over = true
+	mu.Unlock()
+	for _, m := range moments {
+		for image, disk := range m.cut.Images(cfg.Seed, random) {
+			if ctx.Err() != nil {
+				return c.rep, nil
+			}
+			c.rep.Cuts++
+			if err := c.openAndCheck(disk, m.promised); err != nil {
+				return c.rep, oracle.WithSeed(fmt.Errorf("cut at call %d of %d, image %v: %w", m.call, calls, image, err), cfg.Seed)
+			}
+		}
+	}
+	return c.rep, nil
+}
+
+// openAndCheck opens what a cut left in peace.
+func (c *crash) openAndCheck(fs *simfs.FS, p oracle.Promise) error {
+	o := c.cfg.Options
+	o.FS = fs
+	e, err := engine.Open(crashDir, &o)
+	if err != nil {
+		return oracle.Broken(oracle.Lost, "", 0, "open: %w", err)
+	}
+	c.rep.Opens++
+	err = c.history.Check(Store{e}, p, e.Recovered().LSN)
+	if err == nil {
+		err = e.Check(context.Background())
+	}
+	return errors.Join(err, e.Close())
+}

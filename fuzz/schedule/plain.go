@@ -1,0 +1,18 @@
+//go:build !schedule
+
+package schedule
+
+import (
+	"errors"
+
+	"github.com/holdfastdb/holdfast/fuzz/runner"
+)
+
+// Runner cannot run in this build.
+func Runner() runner.Runner {
+	return runner.Runner{
+		Name:  "schedules",
+		About: "flush, commit, recycle, fill, snapshot and close in orders made from the seed",
+		Ready: func() error { return errors.New("needs a build with -tags schedule (make torture has it)") },
+	}
+}

@@ -1,0 +1,162 @@
+//go:build schedule
+
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/holdfastdb/holdfast/engine"
+	"github.com/holdfastdb/holdfast/fuzz"
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
+	"github.com/holdfastdb/holdfast/fuzz/runner"
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
+	"github.com/holdfastdb/holdfast/yield"
+)
+
+const dir = "/store"
+
+// play is one history under way.
+type play struct {
+	script  Script
+	sched   *scheduler
+	rnd     *rand.Rand
+	opts    engine.Options
+	history *oracle.History
+	seen    *oracle.Versions // of the lanes' counters
+	counts  runner.Counts
+	stop    chan struct{} // the end has come
+
+	mu     sync.Mutex
+	e      *engine.Engine
+	closed bool // the script closed it
+}
+
+// Play runs the script once under the scheduler of its seed, ends it by a power cut,
+// a kill or a close, opens what is left, and returns the first broken promise. It
+// takes the whole process: GOMAXPROCS is 1 and the garbage collector off meanwhile.
+func Play(script Script) (counts runner.Counts, trace []string, err error) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	p := &play{
+		script: script, sched: newScheduler(script.Seed), counts: runner.Counts{"schedules": 1},
+		rnd:     rand.New(rand.NewPCG(script.Seed, 0x706c6179)),
+		history: oracle.NewHistory(writers), seen: oracle.NewVersions(writers), stop: make(chan struct{}),
+	}
+	p.opts = engine.Options{
+		MemoryBudget: 16 << 20, DiskReserve: -1, LargeValue: 4 << 10,
+		SegmentBytes: []int64{16 << 10, 0}[script.Seed%2],
+		Sync:         []engine.SyncPolicy{engine.SyncAlways, engine.SyncAlways, engine.SyncInterval, engine.SyncNever}[script.Seed/2%4],
+	}
+	yield.Set(p.sched)
+	defer yield.Set(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = p.whole()
+	}()
+	if stuck := p.sched.run(done); stuck != nil {
+		return p.counts, p.sched.trace, oracle.WithSeed(stuck, script.Seed)
+	}
+	p.counts["steps"] += int64(p.sched.steps)
+	return p.counts, p.sched.trace, oracle.WithSeed(err, script.Seed)
+}
+
+// points makes every call that changes the file system a point.
+type points struct{}
+
+func (points) String() string { return "points" }
+func (points) MaybeError(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+		yield.Point(fmt.Sprintf("fs %d %s", op.Kind, op.Path))
+	}
+	return nil
+}
+
+// whole is the history from the first open to the last check.
+func (p *play) whole() error {
+	fs := simfs.New(&simfs.Options{Seed: p.script.Seed})
+	var promise oracle.Promise
+	var cut *fuzz.Cutter
+	var cutFS vfs.FS
+	cut, cutFS = fuzz.NewCutter(fs, p.rnd, 600, func() {
+		promise = p.promised(cut.Kills())
+		close(p.stop)
+	})
+	o := p.opts
+	o.FS = errorfs.Wrap(cutFS, points{})
+	e, err := engine.Open(dir, &o)
+	if err != nil {
+		if err = cut.Excuse(err); err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
+	} else {
+		p.setEngine(e)
+		err = cut.Excuse(p.act(e))
+		if cerr := e.Close(); cerr != nil && err == nil {
+			err = cut.Excuse(fmt.Errorf("close: %w", cerr))
+		}
+		if err != nil {
+			return err
+		}
+		if !cut.Over() {
+			// A clean close: everything acknowledged is there, whatever the policy.
+			cut.End()
+			promise = p.history.Promised(nil)
+		}
+	}
+	p.history.Raise(&promise)
+	p.counts["ends"]++
+	return p.reopen(cut.Left(), promise)
+}
+
+func (p *play) setEngine(e *engine.Engine) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.e = e
+}
+
+func (p *play) promised(kill bool) oracle.Promise {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.e == nil || p.opts.Sync == engine.SyncAlways || kill && p.opts.Sync == engine.SyncInterval {
+		return p.history.Promised(nil)
+	}
+	durable := p.e.DurableLSN()
+	return p.history.Promised(func(lsn uint64) bool { return lsn <= durable })
+}
+
+// reopen opens what is left twice, and checks that it is what was promised.
+func (p *play) reopen(fs *simfs.FS, promise oracle.Promise) error {
+	var digests [2]uint64
+	for i := range digests {
+		o := p.opts
+		o.FS = errorfs.Wrap(fs, points{})
+		e, err := engine.Open(dir, &o)
+		if err != nil {
+			return oracle.Broken(oracle.Lost, "", 0, "open after the end: %w", err)
+		}
+		err = p.history.Check(fuzz.Store{R: e}, promise, e.Recovered().LSN)
+		if err == nil {
+			digests[i], err = oracle.Digest(fuzz.Store{R: e}, oracle.Bounds{})
+		}
+		if err == nil {
+			err = e.Check(context.Background())
+		}
+		if err = errors.Join(err, e.Close()); err != nil {
+			return fmt.Errorf("after the end: %w", err)
+		}
+	}
+	if digests[0] != digests[1] {
+		return oracle.Broken(oracle.Unstable, "", 0, "two openings in a row show different contents")
+	}
+	return nil
+}
