@@ -42,8 +42,9 @@ type Log struct {
 	nextNo uint64
 	target int64
 
-	syncMu  sync.Mutex // one sync of the log at a time; cur changes only under it
-	stateMu sync.Mutex // one write of STATE at a time
+	syncMu      sync.Mutex // one sync of the log at a time; cur changes only under it
+	stateMu     sync.Mutex // one write of STATE at a time
+	stateClosed bool
 
 	mu       sync.Mutex // guards the fields up to the next blank line; held for moments
 	cur      *segment
@@ -242,6 +243,10 @@ func (l *Log) close() error {
 		errs = append(errs, s.f.Close())
 	}
 	l.spares = nil
+	// A flush that is still under way may be about to write STATE.
+	l.stateMu.Lock()
+	defer l.stateMu.Unlock()
+	l.stateClosed = true
 	return errors.Join(append(errs, l.stateFile.f.Close())...)
 }
 
