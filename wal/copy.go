@@ -83,11 +83,7 @@ func (l *Log) copyRecords(c *copier, segs []segment, above, upTo uint64) error {
 			return err
 		}
 		if i == 0 {
-			first := r.open.prevLastLSN
-			if r.open.cont {
-				first++
-			}
-			if !r.opened || first > above {
+			if !r.opened || r.open.lastBefore() > above {
 				return errors.Join(fmt.Errorf("records above %d are no longer in the log", above), r.close())
 			}
 		}

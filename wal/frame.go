@@ -116,6 +116,16 @@ type openRecord struct {
 	cont          bool // a batch that began before OPEN goes on after it
 }
 
+// lastBefore is the highest number with a byte before OPEN. A batch that goes on
+// across it may be the first one after a jump, so its number is not simply the
+// one after the last whole batch.
+func (r *openRecord) lastBefore() uint64 {
+	if r.cont {
+		return r.firstLSN
+	}
+	return r.prevLastLSN
+}
+
 func (r *openRecord) put(b []byte) {
 	le := binary.LittleEndian
 	le.PutUint64(b[0:], r.firstLSN)

@@ -62,7 +62,11 @@ type Recovery struct {
 	tailOff, tailEnd int64
 	last             uint64
 	promise          uint64 // every number at or below was synced
-	started          bool
+
+	// fits is the end of the segments that were read and fit; without one it is
+	// where storage ends. A segment whose OPEN does not fit has no say in it.
+	fits    position
+	started bool
 }
 
 // Recover reads the log above the watermark of storage and changes no file.
@@ -131,13 +135,7 @@ func (c *chainOf) close() {
 }
 
 // needsPrevious says that numbers above the watermark lie before this segment.
-func (r *Recovery) needsPrevious(o *openRecord) bool {
-	first := o.prevLastLSN
-	if o.cont {
-		first++
-	}
-	return first > r.above
-}
+func (r *Recovery) needsPrevious(o *openRecord) bool { return o.lastBefore() > r.above }
 
 // chain finds the newest segment among names and walks back from it to the
 // watermark. bad is the lowest number of what is broken.
@@ -214,6 +212,7 @@ func (r *Recovery) recover() error {
 	}
 	defer c.close()
 	w := &walker{above: r.above}
+	r.fits = position{last: r.above, next: r.above + 1}
 	for i := range len(c.segs) - 1 {
 		end := c.segs[i+1].open.prevEndOffset
 		stopped, err := r.older(w, c.segs[i], end)
@@ -279,17 +278,19 @@ func (r *Recovery) older(w *walker, s *segmentReader, end int64) (stopped bool, 
 		err = corrupt(s.name, end, "%s remembers another content", stateName)
 	}
 	if err == nil {
+		r.fits = w.at(s, end)
 		return false, nil
 	}
 	if !r.tolerates(err) {
 		return false, err
 	}
-	if w.part.active && w.part.start.segNo != 0 {
-		before = w.part.start
-	}
 	if before.segNo == 0 {
 		// Not even OPEN could be kept: the log ends before this segment.
-		before = beforeOpen(s)
+		before = r.fits
+		r.aside = append(r.aside, s.hdr.segNo)
+	}
+	if w.part.active {
+		before = beforeBatch(w, before)
 	}
 	r.lose(err, Loss{FirstLSN: before.next, LastLSN: r.st.Synced})
 	r.endAt(s, before)
@@ -321,6 +322,17 @@ func (r *Recovery) apply(s *segmentReader, f frame, batches []batch, promised bo
 		}
 	}
 	return nil
+}
+
+// beforeBatch cuts at p, inside a batch that spans frames: it is removed whole,
+// and the log chains on from before its FIRST. If that lies out of sight, the
+// number is in storage.
+func beforeBatch(w *walker, p position) position {
+	if w.part.start.segNo != 0 {
+		return w.part.start
+	}
+	p.cont = false
+	return p
 }
 
 // beforeOpen is the place that the segment's OPEN connects to.
@@ -355,7 +367,7 @@ func (r *Recovery) plan(segs []*segmentReader) {
 	in := make(map[uint64]*segment, len(segs))
 	bound := r.from.last
 	if r.from.cont {
-		bound++
+		bound = r.from.next // of the batch that goes on; a jump may lie before it
 	}
 	for i := len(segs) - 1; i >= 0; i-- {
 		s := segs[i]
@@ -367,20 +379,13 @@ func (r *Recovery) plan(segs []*segmentReader) {
 			seg.end, seg.maxLSN = r.from.off, bound
 		} else {
 			o := &segs[i+1].open
-			seg.end, seg.maxLSN = o.prevEndOffset, o.prevLastLSN
-			if o.cont {
-				seg.maxLSN++
-			}
+			seg.end, seg.maxLSN = o.prevEndOffset, o.lastBefore()
 		}
 		in[seg.no] = seg
 	}
 	first, firstBound := r.from.segNo+1, bound
 	if len(segs) > 0 {
-		o := &segs[0].open
-		first, firstBound = segs[0].hdr.segNo, o.prevLastLSN
-		if o.cont {
-			firstBound++
-		}
+		first, firstBound = segs[0].hdr.segNo, segs[0].open.lastBefore()
 	}
 	for _, no := range r.names {
 		switch seg := in[no]; {

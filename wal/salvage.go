@@ -3,7 +3,51 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
+
+// SalvageState stands in for a STATE that cannot be read: it knows what the headers
+// of the segments say, the store's identity and its newest owner, and promises
+// nothing. Good for Recover in Salvage mode only. Without a header that verifies it
+// is fs.ErrNotExist.
+func SalvageState(fsys vfs.FS, dir string) (State, error) {
+	r := &Recovery{o: Options{FS: fsys, Dir: dir}, files: newFiles(fsys, dir)}
+	r.o, _ = r.o.withDefaults() // FS and Dir are all it wants
+	if err := r.list(); err != nil {
+		return State{}, err
+	}
+	for i := len(r.names) - 1; i >= 0; i-- {
+		h, err := r.headerOf(r.names[i])
+		if err == nil {
+			return State{UUID: h.uuid, OwnerEpoch: h.ownerEpoch}, nil
+		}
+		if !errors.Is(err, errHeader) && !isRotten(err) {
+			return State{}, err
+		}
+	}
+	return State{}, fmt.Errorf("wal: no segment of %s says whose it is: %w", r.files.logDir, fs.ErrNotExist)
+}
+
+func (r *Recovery) headerOf(no uint64) (segmentHeader, error) {
+	name := r.files.path(segmentName(no))
+	f, err := r.o.FS.Open(name)
+	if err != nil {
+		return segmentHeader{}, fmt.Errorf("wal: open segment: %w", err)
+	}
+	defer f.Close()
+	b := make([]byte, framesOffset)
+	n, err := readFull(f, b, 0)
+	if err != nil {
+		return segmentHeader{}, fmt.Errorf("wal: read %s: %w", name, err)
+	}
+	return parseSegmentHeader(b[:n])
+}
+
+// isRotten says that the disk cannot give the bytes back: damage, to a salvage.
+func isRotten(err error) bool { return errors.Is(err, syscall.EIO) }
 
 // salvager reads whatever verifies, in the order of the numbers, and reports
 // what it had to skip. Its result is read-only: nothing can be chained to it.
@@ -17,17 +61,32 @@ type salvager struct {
 
 func (r *Recovery) salvage() error {
 	s := &salvager{Recovery: r, last: r.above, promised: r.st.Synced}
+	ends, failed := r.declaredEnds()
 	for _, no := range r.names {
-		seg, err := r.openSegment(no)
+		name := r.files.path(segmentName(no))
+		// What failed before has failed, even if it would not fail again: where
+		// the segment before it ends is not known.
+		seg, err := (*segmentReader)(nil), failed[no]
+		if err == nil {
+			seg, err = r.openSegment(no)
+		}
 		if err != nil {
-			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForeign) {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForeign) && !isRotten(err) {
 				return err
 			}
-			r.lose(err, Loss{File: r.files.path(segmentName(no)), FirstLSN: s.expect})
+			r.lose(err, Loss{File: name, FirstLSN: s.expect})
 			continue
 		}
 		r.Segments++
-		if err = errors.Join(s.segment(seg), seg.close()); err != nil {
+		if end, ok := ends[seg.hdr.salt]; ok && end >= framesOffset {
+			seg.size = min(seg.size, end)
+		}
+		err = s.segment(seg)
+		if isRotten(err) {
+			r.lose(err, Loss{File: name, FirstLSN: s.expect})
+			err = nil
+		}
+		if err = errors.Join(err, seg.close()); err != nil {
 			return err
 		}
 	}
@@ -38,6 +97,24 @@ func (r *Recovery) salvage() error {
 	r.LastLSN, r.last = s.last, s.last
 	r.NextLSN = max(r.st.IssuedCeiling, s.last) + 1
 	return nil
+}
+
+// declaredEnds is, by salt, where segments end that a successor follows. What lies
+// behind was cut by a recovery: it is no part of the log, and no loss.
+func (r *Recovery) declaredEnds() (ends map[uint64]int64, failed map[uint64]error) {
+	ends, failed = make(map[uint64]int64), make(map[uint64]error)
+	for _, no := range r.names {
+		seg, err := r.openSegment(no)
+		if err != nil {
+			failed[no] = err
+			continue // its turn comes
+		}
+		if seg.opened {
+			ends[seg.open.prevSalt] = seg.open.prevEndOffset
+		}
+		_ = seg.close() // only read
+	}
+	return ends, failed
 }
 
 func (s *salvager) segment(seg *segmentReader) error {

@@ -166,6 +166,10 @@ func (r *Recovery) tail(w *walker, s *segmentReader, at stop, v verdict) error {
 	// Until something in this segment is promised, not even its OPEN is: then
 	// the successor connects to the predecessor.
 	from, end := beforeOpen(s), beforeOpen(s)
+	if at.off == framesOffset { // OPEN itself does not fit
+		from, end = r.fits, r.fits
+		r.aside = append(r.aside, no)
+	}
 	_, err := w.walk(s, at.off, func(f frame, batches []batch) error {
 		r.Frames++
 		next := f.offset + f.size()
@@ -203,13 +207,7 @@ func (r *Recovery) tail(w *walker, s *segmentReader, at stop, v verdict) error {
 		return err
 	}
 	if w.part.active {
-		// A cut removes a batch whole and chains on from before its FIRST. If
-		// that lies out of sight, the number is in storage.
-		if w.part.start.segNo != 0 {
-			end = w.part.start
-		} else {
-			end.cont = false
-		}
+		end = beforeBatch(w, end)
 	}
 	if end.segNo == no && (from.segNo != no || from.off <= end.off) {
 		r.tailNo, r.tailOff, r.tailEnd = no, framesOffset, end.off
