@@ -77,12 +77,6 @@ func (c *Clock) Release(h *Hold) {
 	}
 }
 
-// Oldest is the oldest registered number, and whether there is one.
-func (c *Clock) Oldest() (uint64, bool) {
-	o := c.newestCut.Load()
-	return o - 1, o != 0
-}
-
 // keep is the number whose version, and everything newer, must stay.
 //
 // Order (C3): published first. Read the other way round, a snapshot could

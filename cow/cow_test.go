@@ -71,24 +71,6 @@ func TestCell_golden(t *testing.T) {
 	require.Equal(t, []byte{0xaa, 0xbb}, c.Payload())
 }
 
-// Goal: no bytes make ParseCell or a parsed cell's methods panic.
-func FuzzParseCell(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(AppendCell(nil, Header{Value, 1, 2}, []byte("x")))
-	f.Add([]byte{0x81, 0, 0, 0, 0, 0, 0, 0, 0, 1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := ParseCell(b)
-		if err != nil {
-			require.ErrorIs(t, err, ErrCell)
-			return
-		}
-		again := AppendCell(nil, Header{c.Kind(), c.Revision(), c.Expiry()}, c.Payload())
-		if c.Expiry() != 0 || b[0]&expiryFlag == 0 {
-			require.Equal(t, b, again)
-		}
-	})
-}
-
 // model is what a generation should answer: every version of every key, and every
 // range tombstone, for ever.
 type model struct {

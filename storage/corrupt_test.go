@@ -46,15 +46,6 @@ func TestWatermark_format(t *testing.T) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
-	f.Add(Watermark{LSN: 1}.encode())
-	f.Add(cutPoints{chosenAt: 5, keys: [][]byte{[]byte("a")}}.encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = decodeWatermark(b)
-		_, _ = decodeCuts(b)
-	})
-}
-
 // Goal: a damaged table is a typed error with its file, or harmless; nothing
 // ends the process; Check finds every flip, also of bytes no read needs.
 func TestStore_corruptTable(t *testing.T) {

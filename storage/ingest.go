@@ -300,9 +300,7 @@ func (in *Ingest) commit(w Watermark) (IngestStats, error) {
 			return err
 		}
 		if in.table != nil {
-			if err := in.closeTable(nil); err != nil {
-				return err
-			}
+			in.finish()
 		}
 		cuts, newCuts = in.sample.choose(in.cuts, s.bytesLive())
 		if err := in.writeOwn(w, cuts, newCuts); err != nil {

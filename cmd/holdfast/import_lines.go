@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -71,7 +73,11 @@ func (i *importer) lines(in io.Reader, name string, parse func([]byte) (key, val
 			continue
 		}
 		where := fmt.Sprintf("%s:%d", name, n)
-		key, value, err := parse(line)
+		var key, value []byte
+		err := errNotUTF8
+		if utf8.Valid(line) {
+			key, value, err = parse(line)
+		}
 		if err == nil {
 			err = i.put(where, key, value)
 		} else {
@@ -87,10 +93,47 @@ func (i *importer) lines(in io.Reader, name string, parse func([]byte) (key, val
 	return nil
 }
 
+// What is no Unicode text has no place in JSON: decoding or encoding it would put
+// U+FFFD in its place without a word, and two keys that differ would become one.
+var (
+	errNotUTF8  = errors.New("not UTF-8")
+	errUnpaired = errors.New(`a \u escape is half of a surrogate pair`)
+)
+
+// unpaired says whether valid JSON has a \u escape of half a surrogate pair.
+func unpaired(text []byte) bool {
+	unit := func(i int) rune {
+		if i+6 > len(text) || text[i] != '\\' || text[i+1] != 'u' {
+			return -1
+		}
+		n, err := strconv.ParseUint(string(text[i+2:i+6]), 16, 16)
+		if err != nil {
+			return -1
+		}
+		return rune(n)
+	}
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		if r := unit(i); utf16.IsSurrogate(r) {
+			if utf16.DecodeRune(r, unit(i+6)) == utf8.RuneError {
+				return true
+			}
+			i += 6
+		}
+		i++ // what is escaped begins no escape
+	}
+	return false
+}
+
 func parseKeyJSON(line []byte) (key, value []byte, err error) {
 	var r keyJSON
 	if err := json.Unmarshal(line, &r); err != nil {
 		return nil, nil, jsonError(err)
+	}
+	if unpaired(line) {
+		return nil, nil, errUnpaired
 	}
 	return r.bytes()
 }
@@ -120,6 +163,8 @@ func fieldOf(line []byte, path string) ([]byte, error) {
 	}
 	raw = bytes.TrimSpace(raw)
 	switch c := raw[0]; {
+	case c == '"' && unpaired(raw):
+		return nil, errUnpaired
 	case c == '"':
 		var s string
 		err := json.Unmarshal(raw, &s)
@@ -187,6 +232,9 @@ func (i *importer) csv(in io.Reader, name, column string, comma rune) error {
 	}
 	names := make([][]byte, len(header))
 	for c, h := range header {
+		if !utf8.ValidString(h) {
+			return fmt.Errorf("%s: column %d: %w", name, c+1, errNotUTF8)
+		}
 		if slices.Contains(header[:c], h) {
 			return fmt.Errorf("%s: two columns are called %q", name, h)
 		}
@@ -209,7 +257,12 @@ func (i *importer) csv(in io.Reader, name, column string, comma rune) error {
 			return fmt.Errorf("%s: %w", name, err)
 		default:
 			line, _ := rows.FieldPos(at)
-			err = i.put(fmt.Sprintf("%s:%d", name, line), []byte(row[at]), rowJSON(names, row))
+			where := fmt.Sprintf("%s:%d", name, line)
+			if slices.ContainsFunc(row, func(cell string) bool { return !utf8.ValidString(cell) }) {
+				err = i.bad(where, errNotUTF8)
+			} else {
+				err = i.put(where, []byte(row[at]), rowJSON(names, row))
+			}
 		}
 		if err != nil {
 			return err

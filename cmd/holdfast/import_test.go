@@ -99,6 +99,35 @@ func TestImport_badLines(t *testing.T) {
 	fails(t, exitError, []string{"import", "csv", "-d", dir, "testdata/bad.csv", "--key", "phone"}, `no column "phone"; there are email, name`)
 }
 
+// Goal: what is no Unicode text is a bad entry, and never another text: keys that differ
+// by such bytes would become one key.
+func TestImport_notUnicode(t *testing.T) {
+	for _, c := range []struct{ input, want, args string }{
+		{"{\"id\":\"a\"}\n{\"id\":\"\xff\"}\n{\"id\":\"\xfe\"}\n", "standard input:2: not UTF-8", "jsonl - --key id"},
+		{"{\"id\":\"a\"}\n{\"id\":\"\\ud800\"}\n{\"id\":\"\\udc00\\ud800\"}\n", "standard input:2: a \\u escape", "jsonl - --key id"},
+		{"{\"key\":\"a\",\"value\":\"\"}\n{\"key\":\"b\",\"value\":\"\xff\"}\n{\"key\":\"\\uDBFFx\",\"value\":\"\"}", "standard input:2: not UTF-8", "jsonl - --native"},
+		{"id,v\na,1\nb,\xff\nc,\xe4\n", "standard input:3: not UTF-8", "csv - --key id"},
+	} {
+		dir := filepath.Join(t.TempDir(), "store")
+		args := append([]string{"import"}, strings.Fields(c.args)...)
+		r := runWith(t, c.input, append(args, "-d", dir)...)
+		require.Equal(t, exitError, r.code)
+		require.Contains(t, r.err, c.want)
+		require.Contains(t, r.err, "--skip-bad")
+		r = runWith(t, c.input, append(args, "-d", dir, "--skip-bad")...)
+		require.Equal(t, exitOK, r.code, r.err)
+		require.Contains(t, r.out, "imported 1 key,")
+		require.Contains(t, r.out, "skipped 2 bad entries")
+		require.Equal(t, "a\n", ok(t, "scan", "-d", dir, "--keys-only"))
+	}
+	dir := filepath.Join(t.TempDir(), "store")
+	require.Contains(t, runWith(t, "id,\xff\na,1\n", "import", "csv", "-d", dir, "-", "--key", "id").err, "column 2: not UTF-8")
+	// What only looks like half a pair, and a whole one.
+	r := runWith(t, `{"id":"\\ud800 \ud83d\ude00"}`, "import", "jsonl", "-d", dir, "-", "--key", "id")
+	require.Equal(t, exitOK, r.code, r.err)
+	require.Equal(t, `\\ud800 😀`+"\n", ok(t, "scan", "-d", dir, "--keys-only"))
+}
+
 // Goal: a row of CSV becomes a JSON object with the columns in order.
 func TestImport_csv(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")

@@ -1,0 +1,95 @@
+package storage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sealed puts the right checksum behind a body, so that the checks behind the checksum
+// are reached.
+func sealed(body []byte) []byte {
+	return binary.LittleEndian.AppendUint32(bytes.Clone(body), crc32.Checksum(body, castagnoli))
+}
+
+// knownRefusal says whether a codec may answer with err: damage, or a version that is
+// not ours.
+func knownRefusal(t *testing.T, err error, version byte, known byte) {
+	t.Helper()
+	if version != known && strings.Contains(err.Error(), "is not known") {
+		require.NotErrorIs(t, err, ErrCorrupt, "a newer version is no damage")
+		return
+	}
+	require.ErrorIs(t, err, ErrCorrupt)
+}
+
+// Goal: whatever the bytes, a watermark is refused with a typed error or is the one
+// that these bytes encode, and no other.
+func FuzzWatermark(f *testing.F) {
+	f.Add(Watermark{}.encode())
+	f.Add(Watermark{LSN: 0x0102030405060708, Generation: 9, UUID: testUUID, Entries: 10}.encode())
+	f.Add(Watermark{LSN: ^uint64(0), Generation: ^uint64(0), Entries: ^uint64(0)}.encode())
+	f.Add(make([]byte, watermarkBytes))
+	f.Add([]byte{})
+	newer := Watermark{LSN: 1}.encode()[:watermarkBytes-4]
+	newer[0] = watermarkVersion + 1
+	f.Add(sealed(newer))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all := [][]byte{b}
+		if len(b) >= 4 {
+			all = append(all, sealed(b[:len(b)-4]))
+		}
+		for _, b := range all {
+			w, err := decodeWatermark(b)
+			if err != nil {
+				knownRefusal(t, err, append(b, 0)[0], watermarkVersion)
+				require.Equal(t, Watermark{}, w)
+				continue
+			}
+			require.Equal(t, w.encode(), b)
+		}
+	})
+}
+
+// Goal: the same for the cut points, and what is accepted is in order, short and few:
+// an ingest trusts them.
+func FuzzCuts(f *testing.F) {
+	f.Add(cutPoints{}.encode())
+	f.Add(cutPoints{chosenAt: 5, keys: [][]byte{[]byte("a"), []byte("b")}}.encode())
+	f.Add(cutPoints{chosenAt: 5, keys: [][]byte{[]byte("b"), []byte("a")}}.encode())
+	f.Add(cutPoints{keys: [][]byte{nil, []byte("a")}}.encode())
+	f.Add(cutPoints{keys: slices.Repeat([][]byte{[]byte("a")}, 20)}.encode())
+	body := cutPoints{chosenAt: 5, keys: [][]byte{[]byte("key")}}.encode()
+	body = body[:len(body)-4]
+	for cut := range 4 {
+		f.Add(sealed(body[:len(body)-cut]))
+	}
+	for at, to := range map[int]byte{0: 2, 9: 3, 10: 0xff, 11: 0xff} {
+		bad := bytes.Clone(body)
+		bad[at] = to
+		f.Add(sealed(bad))
+	}
+	f.Add(sealed(append(bytes.Clone(body), 0)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all := [][]byte{b}
+		if len(b) >= 4 {
+			all = append(all, sealed(b[:len(b)-4]))
+		}
+		for _, b := range all {
+			c, err := decodeCuts(b)
+			if err != nil {
+				knownRefusal(t, err, append(b, 0)[0], cutsVersion)
+				require.Empty(t, c.keys)
+				continue
+			}
+			require.Equal(t, c.encode(), b)
+			require.Less(t, len(c.keys), cutRanges)
+			require.True(t, slices.IsSortedFunc(c.keys, bytes.Compare))
+		}
+	})
+}
