@@ -5,7 +5,7 @@ T     ?= 30s
 BIN   := bin/holdfast
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash seeded torture check fuzz bench microbench memory cover ci packages clean
+.PHONY: help build run test race crash gate schedule sites seeded torture check fuzz bench microbench memory cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,17 +38,22 @@ check: ## formatting, vet, dependencies between rooms
 seeded: ## 27 known bugs, one at a time: each must be caught
 	HOLDFAST_SEEDED=all $(GO) test -count=1 -timeout 30m -v -run areCaught ./fuzz/seeded | grep -v '^=== '
 
-torture: ## random histories with power cuts and kills, MINUTES long (make torture MINUTES=30)
-	@end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),5) )); seed=$$(date +%s); \
-	$(GO) test -c -o bin/fuzz.test ./fuzz; \
-	while [ $$(date +%s) -lt $$end ]; do \
-	  ./bin/fuzz.test -test.v -test.run 'Crash|Run_model$$' -seed $$seed -seeds 200 | grep -E 'power cuts,|FAIL|seed' || exit 1; \
-	  seed=$$((seed + 200)); done
+torture: ## every way to hurt a store, MINUTES long from SEED on (make torture MINUTES=30)
+	$(GO) build -tags schedule -o bin/torture ./cmd/holdfast
+	$(GO) build -o $(BIN) ./cmd/holdfast
+	./bin/torture torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) --binary ./$(BIN)
+
+schedule: ## orders of goroutines made from a seed (make schedule CASES=1000 SEED=1)
+	$(GO) test -tags schedule -count=1 -timeout 60m -v ./fuzz/schedule -run orders -cases $(or $(CASES),1000) -seed $(or $(SEED),1) | grep -v '^=== '
+
+sites: ## every place in wal/ that looks at an error, and whether a test's fault got there
+	@mkdir -p bin && $(GO) test -count=1 -covermode=atomic -coverprofile=bin/wal.cover ./wal >/dev/null
+	$(GO) run ./fuzz/sites -profile bin/wal.cover ./wal
 
 fuzz: ## every native fuzz target for T (make fuzz T=30s)
 	@set -e; for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "$$p $$f"; $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime $(T) $$p; done; done
+	    echo "$$p $$f"; $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime $(T) -fuzzminimizetime 1s $$p; done; done
 
 bench: ## rows against Pebble, Badger and bbolt (SUITE=quick|full ROWS=hot-get,… JSON=file)
 	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -json "$(JSON)"

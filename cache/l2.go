@@ -56,14 +56,14 @@ type l2 struct {
 	scratch  []byte // of the drain goroutine, the only writer
 }
 
-type seededHash struct{ seed maphash.Seed }
+type hasher func(key string) uint64
 
-func (h seededHash) Sum64(key string) uint64 {
+func (h hasher) Sum64(key string) uint64 {
 	// bigcache reads zero as deleted.
-	return maphash.String(h.seed, key) | 1<<63
+	return h(key) | 1<<63
 }
 
-func newL2(size int64, hasher bigcache.Hasher) (*l2, error) {
+func newL2(size int64, hash hasher) (*l2, error) {
 	// A quarter is left for the map of keys and the buffers.
 	ring := max(size/4*3>>20, 1) << 20
 	shards := l2MinShards
@@ -74,8 +74,9 @@ func newL2(size int64, hasher bigcache.Hasher) (*l2, error) {
 	if shard > math.MaxUint32 { // its offsets are 32 bits wide
 		return nil, fmt.Errorf("cache: L2: %d bytes are more than %d shards can address", size, shards)
 	}
-	if hasher == nil {
-		hasher = seededHash{maphash.MakeSeed()}
+	if hash == nil {
+		seed := maphash.MakeSeed()
+		hash = func(key string) uint64 { return maphash.String(seed, key) }
 	}
 	perShard := max(int(shard/l2GuessEntry), 10) // bigcache's minimum is 10
 	c, err := bigcache.New(context.Background(), bigcache.Config{
@@ -85,7 +86,7 @@ func newL2(size int64, hasher bigcache.Hasher) (*l2, error) {
 		CleanWindow:        0,
 		MaxEntriesInWindow: perShard * shards,
 		MaxEntrySize:       int(shard)/perShard + 1, // product >= shard: capacity is the maximum from the start
-		Hasher:             hasher,
+		Hasher:             hash,
 		HardMaxCacheSize:   int(ring >> 20),
 	})
 	if err != nil {

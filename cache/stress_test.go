@@ -247,7 +247,7 @@ func TestCache_stress(t *testing.T) {
 		require.NotZero(t, m.Offers)
 	})
 	t.Run("hash=colliding", func(t *testing.T) {
-		o := Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20, l2Hasher: oneHash{}}
+		o := Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20, Hash: oneHash}
 		m := stress(t, o, func(k int) uint64 { return uint64(k % 300) }, 2*time.Second)
 		require.NotZero(t, m.Collisions)
 	})
@@ -260,6 +260,4 @@ func TestCache_stress(t *testing.T) {
 }
 
 // oneHash puts all keys on few hashes.
-type oneHash struct{}
-
-func (oneHash) Sum64(key string) uint64 { return 1 + uint64(key[len(key)-1]) }
+func oneHash(key string) uint64 { return 1 + uint64(key[len(key)-1]) }

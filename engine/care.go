@@ -116,27 +116,32 @@ func (e *Engine) Checkpoint(ctx context.Context, dst string) (err error) {
 	defer e.gate.leave(0)
 	fs := e.opts.FS
 	dst = filepath.Clean(dst)
-	if _, err := fs.Stat(dst); !errors.Is(err, os.ErrNotExist) {
-		return errors.Join(err, fmt.Errorf("checkpoint to %s: %w", dst, os.ErrExist))
+	switch _, err := fs.Stat(dst); {
+	case err == nil:
+		return fmt.Errorf("checkpoint to %s: %w", dst, os.ErrExist)
+	case !errors.Is(err, os.ErrNotExist):
+		return door(fmt.Errorf("checkpoint to %s: %w", dst, err))
 	}
 	tmp := dst + ".holdfast-tmp" // of a checkpoint that a crash broke off, too
+	made := tmp
+	defer func() {
+		if err != nil {
+			err = door(errors.Join(err, fs.RemoveAll(made)))
+		}
+	}()
 	if err := fs.RemoveAll(tmp); err != nil {
 		return err
 	}
 	if err := e.makeDir(tmp); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = door(errors.Join(err, fs.RemoveAll(tmp)))
-		}
-	}()
 	if err := e.checkpointTo(ctx, tmp); err != nil {
 		return err
 	}
 	if err := fs.Rename(tmp, dst); err != nil {
 		return err
 	}
+	made = dst // a copy whose name may not last is none
 	return syncDir(fs, fs.PathDir(dst))
 }
 

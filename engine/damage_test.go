@@ -133,3 +133,28 @@ func TestOpen_foreignL3(t *testing.T) {
 	_, err := Open(dirs[0], small(Options{}))
 	require.ErrorIs(t, err, ErrForeign)
 }
+
+// Goal: a manifest that lost its end, by one bit, is refused, and every table that it
+// named before is still there.
+func TestOpen_cutManifest_keepsTables(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, small(Options{}))
+	require.NoError(t, err)
+	require.NoError(t, e.Put([]byte("k"), []byte("1")))
+	flush(t, e)
+	require.NoError(t, e.Close())
+	tables, err := filepath.Glob(filepath.Join(dir, "l3", "*.sst"))
+	require.NoError(t, err)
+	require.NotEmpty(t, tables)
+	manifest := filepath.Join(dir, "l3", "MANIFEST-000001")
+	info, err := os.Stat(manifest)
+	require.NoError(t, err)
+	flipByte(t, manifest, info.Size()-20)
+	for range 2 {
+		_, err = Open(dir, small(Options{}))
+		require.ErrorIs(t, err, ErrCorrupt)
+		for _, f := range append(tables, manifest) {
+			require.FileExists(t, f)
+		}
+	}
+}

@@ -138,8 +138,14 @@ func door(err error) error {
 	return err
 }
 
-// transient says that trying again later may help: nothing is broken for good.
+// transient says that trying again later may help: nothing is broken for good. What
+// closed a room until the next open is not, even if the cause was a full disk.
 func transient(err error) bool {
+	for _, shut := range []error{storage.ErrDegraded, wal.ErrPoisoned, mmap.ErrPoisoned} {
+		if errors.Is(err, shut) {
+			return false
+		}
+	}
 	return errors.Is(err, ErrDiskFull) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, os.ErrDeadlineExceeded)
 }

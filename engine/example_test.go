@@ -103,6 +103,41 @@ func ExampleEngine_Checkpoint() {
 	// Output: v
 }
 
+func ExampleSalvage() {
+	damaged, err := os.MkdirTemp("", "holdfast-salvage-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(damaged)
+	e, err := engine.Open(damaged, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	e.Put([]byte("in L3"), []byte("1"))
+	e.Flush(context.Background())
+	e.Put([]byte("in the log"), []byte("2"))
+	if err := errors.Join(e.Close(), os.Remove(damaged+"/STATE")); err != nil {
+		log.Fatal(err)
+	}
+	_, err = engine.Open(damaged, nil)
+	fmt.Println(errors.Is(err, engine.ErrCorrupt))
+
+	rescued := damaged + "-rescued"
+	defer os.RemoveAll(rescued)
+	report, err := engine.Salvage(context.Background(), damaged, rescued, nil, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(report.Keys, "keys,", report.DoubtfulCount, "doubtful")
+	for _, l := range report.Lost {
+		fmt.Println("lost:", l.What)
+	}
+	// Output:
+	// true
+	// 2 keys, 0 doubtful
+	// lost: missing; nothing says what had been promised
+}
+
 func ExamplePrefix() {
 	r := engine.Prefix([]byte("session/"))
 	fmt.Printf("%s to %s\n", r.Lower, r.Upper)

@@ -92,6 +92,10 @@ func (e *Engine) open() error {
 	if e.opts.ReadOnly {
 		return nil
 	}
+	// Every check has passed: L3 is the newest there was.
+	if err := e.store.Release(); err != nil {
+		return err
+	}
 	// Blob before log (I3): Start makes the recovered tail durable.
 	if err := e.packs.Renew(e.tailBlobs); err != nil {
 		return err
@@ -189,7 +193,11 @@ func (e *Engine) fresh() (bool, error) {
 			other = n
 		}
 	}
-	switch segments, _ := fs.List(fs.PathJoin(e.dir, logName)); {
+	segments, err := fs.List(fs.PathJoin(e.dir, logName))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, fmt.Errorf("list %s: %w", logName, err) // it may hold a store's log
+	}
+	switch {
 	case known[l3Name], known[packsName], len(segments) > 0:
 		return false, corrupt(stateName, "missing, but there is a store around it")
 	case other != "":
@@ -219,8 +227,12 @@ func (e *Engine) makeDir(dir string) error {
 // create makes the store's STATE, which is its birth: without it the directory
 // counts as empty.
 func (e *Engine) create() (wal.State, error) {
-	if fresh, err := e.fresh(); err != nil || !fresh {
-		return wal.State{}, errors.Join(err, corrupt(stateName, "came and went"))
+	fresh, err := e.fresh()
+	if err != nil {
+		return wal.State{}, err
+	}
+	if !fresh {
+		return wal.State{}, corrupt(stateName, "came and went")
 	}
 	var uuid [16]byte
 	if _, err := rand.Read(uuid[:]); err != nil {
@@ -235,7 +247,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 	o := &e.opts
 	e.store, err = storage.Open(storage.Options{
 		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), CacheBytes: e.shares.blocks,
-		ReadOnly: o.ReadOnly, Create: st.Flushed == 0 && !o.ReadOnly, Logger: o.Logger,
+		ReadOnly: o.ReadOnly, Create: st.Flushed == 0 && !o.ReadOnly, Hold: true, Logger: o.Logger,
 	})
 	if errors.Is(err, os.ErrNotExist) && st.Flushed == 0 {
 		return mark, fmt.Errorf("%s was never opened whole; open it for writing once: %w", e.dir, err)

@@ -265,7 +265,12 @@ func (e *Engine) writeBlob(value []byte) ([]byte, error) {
 	}
 	defer e.gate.leave(uint64(len(value)))
 	ref, err := e.packs.Write(value)
-	return ref, door(err)
+	if err = door(err); errors.Is(err, ErrReadOnly) {
+		// The packs take nothing until reopen, so no commit can be synced any more
+		// (I3): said now, it leaves nobody in doubt.
+		e.fail(err)
+	}
+	return ref, err
 }
 
 func (e *Engine) closedOr(err error) error {

@@ -21,7 +21,7 @@ type moment struct {
 }
 
 // EveryCut runs one history in peace and cuts the power at every stride'th call that
-// changes something, from the first call of the first Open to the last of Close. Of
+// changes something (the seed says with which it begins), from the first call of the first Open to the last of Close. Of
 // each cut it opens the corner images and random more, and checks them. It is
 // [Crash] without chance: no call is left out, but cuts are not nested.
 func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashReport, error) {
@@ -37,7 +37,7 @@ func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashRe
 		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || over {
 			return nil
 		}
-		if calls++; calls%stride != 0 {
+		if calls++; calls%stride != int(cfg.Seed)%stride {
 			return nil
 		}
 		// Order: what is promised, then the disk, then what may be there at most.
@@ -70,6 +70,9 @@ func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashRe
 	mu.Lock()
 	over = true
 	mu.Unlock()
+	for _, n := range c.history.Promised(nil).Most {
+		c.rep.Commits += n
+	}
 	for _, m := range moments {
 		for image, disk := range m.cut.Images(cfg.Seed, random) {
 			if ctx.Err() != nil {

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -107,7 +108,7 @@ func mappedOpen(err error) error {
 	if err == nil || errors.As(err, &errno) || strings.Contains(err.Error(), "format major version") {
 		return err
 	}
-	for _, known := range []error{ErrClosed, ErrCorrupt, ErrDegraded, ErrDiskFull, ErrReadOnly, os.ErrPermission, os.ErrInvalid} {
+	for _, known := range []error{ErrClosed, ErrCorrupt, ErrDegraded, ErrDiskFull, ErrReadOnly, os.ErrPermission, os.ErrInvalid, io.ErrShortWrite} {
 		if errors.Is(err, known) {
 			return err
 		}

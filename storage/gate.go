@@ -42,6 +42,8 @@ type gate struct {
 
 	mu    sync.Mutex // guards the fields up to the next blank line
 	stray error      // first failed sync of a directory outside dir
+	open  map[*gateFile]struct{}
+	hold  hold
 }
 
 type gateCause struct{ err error }
@@ -49,7 +51,7 @@ type gateCause struct{ err error }
 var _ vfs.FS = (*gate)(nil)
 
 func newGate(inner vfs.FS, dir string, readOnly bool) *gate {
-	g := &gate{inner: inner, dir: dir, readOnly: readOnly, onClose: func() {}}
+	g := &gate{inner: inner, dir: dir, readOnly: readOnly, onClose: func() {}, open: map[*gateFile]struct{}{}}
 	if readOnly {
 		g.cause.Store(&gateCause{ErrReadOnly})
 	}
@@ -150,7 +152,24 @@ func (g *gate) wrap(f vfs.File, name string, err error) vfs.File {
 	if f == nil {
 		f = sink{} // a critical file that could not be made
 	}
-	return &gateFile{File: f, g: g, name: name, isTable: g.table(name)}
+	w := &gateFile{File: f, g: g, name: name, isTable: g.table(name)}
+	g.mu.Lock()
+	g.open[w] = struct{}{}
+	g.mu.Unlock()
+	return w
+}
+
+// closeLeft closes what Pebble has left open: its files that sync on their way do not
+// reach Close when that sync fails, and would keep a descriptor, and with it the
+// mount of a dying disk, until the collector finds them.
+func (g *gate) closeLeft() {
+	g.mu.Lock()
+	left := g.open
+	g.open = map[*gateFile]struct{}{}
+	g.mu.Unlock()
+	for f := range left {
+		_ = f.File.Close() // its failure has been reported
+	}
 }
 
 func (g *gate) Link(oldname, newname string) error {
@@ -179,6 +198,9 @@ func (g *gate) OpenDir(name string) (vfs.File, error) {
 }
 
 func (g *gate) Remove(name string) error {
+	if g.holds(name) {
+		return nil
+	}
 	return g.change("remove", name, func() error {
 		if strings.HasPrefix(g.inner.PathBase(name), "marker.") {
 			// Pebble moves a marker by making the new one and removing the old one,

@@ -57,6 +57,9 @@ func (f *gateFile) SyncTo(n int64) (full bool, err error) {
 
 // Close always reaches the file; a failure of the device may show only here.
 func (f *gateFile) Close() error {
+	f.g.mu.Lock()
+	delete(f.g.open, f)
+	f.g.mu.Unlock()
 	err := f.File.Close()
 	if err != nil && f.g.critical(f.name) {
 		f.g.close(fmt.Errorf("close %s: %w", f.name, err))

@@ -163,6 +163,7 @@ func (it *Iter) Close() error {
 	it.closed, it.valid = true, false
 	if it.it != nil && !it.sn.putScan(it, it.err == nil) {
 		closeQuietly(it.it)
+		it.sn.forget(it)
 	}
 	it.it = nil
 	it.mu.Unlock()

@@ -257,12 +257,20 @@ func (sn *Snapshot) putScan(it *Iter, healthy bool) bool {
 	if sn.dead {
 		return false
 	}
-	delete(sn.iters, it)
 	if !healthy || it.epoch != sn.store.epoch.Load() || len(sn.scans) >= maxIdleScans {
 		return false
 	}
+	delete(sn.iters, it)
 	sn.scans = append(sn.scans, idleScan{it.it, it.epoch})
 	return true
+}
+
+// forget is called once it is closed in Pebble, not before: Store.Close waits for the
+// iterators that are listed.
+func (sn *Snapshot) forget(it *Iter) {
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	delete(sn.iters, it)
 }
 
 func (sn *Snapshot) dropStaleScans(epoch uint64) {

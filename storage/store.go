@@ -97,6 +97,7 @@ func Open(o Options) (_ *Store, err error) {
 		log:       o.Logger,
 		snapshots: make(map[*Snapshot]struct{}),
 	}
+	s.fs.hold.on = o.Hold
 	s.quiet = sync.NewCond(&s.mu)
 	s.life, s.end = context.WithCancelCause(context.Background())
 	s.merges, s.endMerges = context.WithCancel(context.Background())
@@ -196,6 +197,11 @@ func (s *Store) makeDir(dir string) error {
 
 // openPebble opens Pebble and turns its panics and swallowed syncs into errors.
 func (s *Store) openPebble() (err error) {
+	defer func() {
+		if err != nil {
+			s.fs.closeLeft()
+		}
+	}()
 	defer caught(&err)
 	db, err := pebble.Open(s.dir, s.po)
 	if err != nil {
@@ -399,6 +405,7 @@ func (s *Store) killSnapshots() {
 }
 
 func (s *Store) closePebble() (err error) {
+	defer s.fs.closeLeft()
 	defer caught(&err)
 	err = s.db.Close()
 	if s.fs.fault() != nil {

@@ -60,7 +60,7 @@ type salvager struct {
 }
 
 func (r *Recovery) salvage() error {
-	s := &salvager{Recovery: r, last: r.above, promised: r.st.Synced}
+	s := &salvager{Recovery: r, last: r.above, promised: r.st.Synced, expect: r.above + 1}
 	ends, failed := r.declaredEnds()
 	for _, no := range r.names {
 		name := r.files.path(segmentName(no))

@@ -22,6 +22,7 @@ type checkReport struct {
 	CutBytes int64     `json:"cut_bytes"`
 	Problems []problem `json:"problems"` // what is corrupt
 	Errors   []problem `json:"errors"`   // what kept the check from reading something
+	Salvage  *foretold `json:"salvage,omitempty"`
 	Seconds  float64   `json:"seconds"`
 }
 
@@ -31,9 +32,11 @@ func newCheck(a *app) *cobra.Command {
 		Short: "Read everything and verify every checksum",
 		Long: `Opens the store, which replays and verifies its log, then reads everything it has:
 tables, the watermark, each key and each large value with its hash. Prints what was
-verified, or each problem on a line of its own with file and offset. Exit code 5
-means that something is corrupt; a file that cannot be read, for lack of permission
-for example, is an error, but no corruption.`,
+verified, or each problem on a line of its own: the file, the offset, what is wrong,
+and which key, range of keys or commits it costs, as far as anything still knows. A
+store that does not open is read file by file for that. The last line says what to
+do. Exit code 5 means that something is corrupt; a file that cannot be read, for lack
+of permission for example, is an error, but no corruption.`,
 		Example: `  holdfast check -d ./state
   holdfast check -d ./state --json
   holdfast check -d ./state --recover absolute`,
@@ -61,6 +64,11 @@ for example, is an error, but no corruption.`,
 		r.Seconds = time.Since(began).Seconds()
 		r.OK = err == nil
 		r.Problems, r.Errors = judge(err)
+		if a.opened && isCorrupt(err) && a.recover == strict {
+			if err := a.survey(cmd, &r); err != nil {
+				return err
+			}
+		}
 		if len(r.Problems) == 0 && len(r.Errors) == 1 {
 			return err // the store is locked or not there, or the one file is named
 		}

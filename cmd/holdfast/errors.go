@@ -33,7 +33,7 @@ const exitHelp = `Exit codes:
   2    the command line is wrong
   3    the key has no value
   4    the store is locked: another process has it open
-  5    the store is corrupt, or the demo lost something
+  5    the store is corrupt, a salvage had losses, or demo or torture found a loss
   6    there is no store, it is not one of ours, or a newer version wrote it
   7    the disk is full; nothing that was acknowledged is lost
   130  interrupted`
@@ -95,7 +95,7 @@ func exitCode(err error) int {
 		return exitLocked
 	case errors.Is(err, engine.ErrForeign), errors.Is(err, engine.ErrVersion), errors.Is(err, errNoStore):
 		return exitNoStore
-	case isCorrupt(err), errors.Is(err, errLost):
+	case isCorrupt(err), errors.Is(err, errLost), errors.Is(err, errBroken):
 		return exitCorrupt
 	case errors.Is(err, engine.ErrNotFound):
 		return exitNotFound
@@ -189,6 +189,8 @@ func (a *app) advice(err error) string {
 	switch {
 	case !a.opened || !isCorrupt(err):
 		return ""
+	case a.rescue != "":
+		return "; restore a checkpoint, or " + a.rescue
 	case a.recover == salvage:
 		return "; restore a checkpoint, or export what is left with --recover salvage --skip-bad"
 	}

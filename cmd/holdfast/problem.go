@@ -16,6 +16,8 @@ type problem struct {
 	Offset *int64 `json:"offset,omitempty"`
 	What   string `json:"what"`
 
+	Costs *lossJSON `json:"costs,omitempty"` // what of a user's it held
+
 	corrupt bool
 }
 

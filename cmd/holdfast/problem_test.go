@@ -82,7 +82,7 @@ func TestCheck_unreadable(t *testing.T) {
 // Goal: corruption comes with advice, which changes once it was followed.
 func TestCheck_advice(t *testing.T) {
 	dir := rotten(t)
-	out := fails(t, exitCorrupt, []string{"check", "-d", dir}, "the store is corrupt: 1 problem; restore a checkpoint, or read what is left with --recover salvage\n")
+	out := fails(t, exitCorrupt, []string{"check", "-d", dir}, "the store is corrupt: 1 problem; restore a checkpoint, or 'holdfast salvage "+dir+" NEWDIR' rescues the rest: 502 keys\n")
 	require.Equal(t, 1, strings.Count(out, "\n"))
 	require.NotContains(t, out, "the store is corrupt")
 	fails(t, exitCorrupt, []string{"get", "-d", dir, "large"}, "--recover salvage\n")

@@ -31,6 +31,8 @@ type app struct {
 	verbose bool
 	recover string // of commands that read; empty is strict
 
+	rescue string // what a survey said that salvage can do; ends the advice
+
 	opened bool // withStore was asked for a store, so there is one to advise about
 }
 
@@ -55,7 +57,8 @@ command that writes has the store for itself.
   holdfast get -d ./state user/42
   holdfast import tree -d ./state /usr/share/doc --prefix doc/
   holdfast scan -d ./state --prefix doc/ --limit 10 --keys-only
-  holdfast check -d ./state`,
+  holdfast check -d ./state
+  holdfast salvage ./state ./rescued             when check finds damage`,
 		Version:      version(),
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -77,10 +80,10 @@ command that writes has the store for itself.
 	f.StringVar(&a.memory, "memory", "256MiB", "memory budget, at least 16MiB")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "tell what the engine notices")
 	root.AddCommand(
-		newDemo(a), newDemoChild(a),
+		newDemo(a), newDemoChild(a), newTortureChild(a),
 		newPut(a), newGet(a), newDel(a), newScan(a),
 		newImport(a), newExport(a),
-		newStat(a), newCheck(a),
+		newStat(a), newCheck(a), newSalvage(a), newTorture(a),
 	)
 	root.SetHelpCommand(newHelp(root))
 	return root

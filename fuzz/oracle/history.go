@@ -186,6 +186,26 @@ func (l *Lane) Whole(s Store) (n int, err error) {
 	return n, nil
 }
 
+// At checks that a snapshot shows exactly the commits at or below its number, as far
+// as they are acknowledged by now (O2).
+func (h *History) At(s Store, lsn uint64) error {
+	for _, l := range h.lanes {
+		n, err := l.Whole(s)
+		if err != nil {
+			return err
+		}
+		h.mu.Lock()
+		lsns := l.lsns
+		h.mu.Unlock()
+		for j, at := range lsns {
+			if at != unknown && (j < n) != (at <= lsn) {
+				return Broken(Hole, l.Counter(), at, "a snapshot at %d shows %d commits of writer %d, this is its %dth", lsn, n, l.ID, j+1)
+			}
+		}
+	}
+	return nil
+}
+
 // Shown raises p to what a reader finds now: it must stay (O5).
 func (h *History) Shown(s Store, p *Promise) error {
 	p.Least = append([]int(nil), p.Least...)

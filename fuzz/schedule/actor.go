@@ -163,10 +163,15 @@ func (s *snaps) look(p *play, e *engine.Engine) (err error) {
 			return err
 		}
 		p.counts["snapshots"]++
+		if err := p.history.At(fuzz.Store{R: s.snap}, s.snap.LSN()); err != nil {
+			return err
+		}
 		s.frozen, err = oracle.Freeze(fuzz.Store{R: s.snap}, s.snap.LSN())
 		return err
 	}
-	err = s.frozen.Check()
+	if err = s.frozen.Check(); err == nil {
+		err = p.history.At(fuzz.Store{R: s.snap}, s.snap.LSN())
+	}
 	if s.looks++; s.looks%3 == 0 {
 		s.close()
 	}

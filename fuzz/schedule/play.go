@@ -33,7 +33,8 @@ type play struct {
 	history *oracle.History
 	seen    *oracle.Versions // of the lanes' counters
 	counts  runner.Counts
-	stop    chan struct{} // the end has come
+	stop    chan struct{}                         // the end has come
+	promise struct{ now, durable oracle.Promise } // after kills alone; after a power cut among them
 
 	mu     sync.Mutex
 	e      *engine.Engine
@@ -84,11 +85,10 @@ func (points) MaybeError(op errorfs.Op) error {
 // whole is the history from the first open to the last check.
 func (p *play) whole() error {
 	fs := simfs.New(&simfs.Options{Seed: p.script.Seed})
-	var promise oracle.Promise
 	var cut *fuzz.Cutter
 	var cutFS vfs.FS
 	cut, cutFS = fuzz.NewCutter(fs, p.rnd, 600, func() {
-		promise = p.promised(cut.Kills())
+		p.promise.now, p.promise.durable = p.promised(cut.Kills()), p.promised(false)
 		close(p.stop)
 	})
 	o := p.opts
@@ -110,12 +110,14 @@ func (p *play) whole() error {
 		if !cut.Over() {
 			// A clean close: everything acknowledged is there, whatever the policy.
 			cut.End()
-			promise = p.history.Promised(nil)
+			p.promise.now = p.history.Promised(nil)
+			p.promise.durable = p.promise.now
 		}
 	}
-	p.history.Raise(&promise)
+	p.history.Raise(&p.promise.now)
+	p.history.Raise(&p.promise.durable)
 	p.counts["ends"]++
-	return p.reopen(cut.Left(), promise)
+	return p.recover(cut, p.promise.now)
 }
 
 func (p *play) setEngine(e *engine.Engine) {
@@ -134,29 +136,63 @@ func (p *play) promised(kill bool) oracle.Promise {
 	return p.history.Promised(func(lsn uint64) bool { return lsn <= durable })
 }
 
-// reopen opens what is left twice, and checks that it is what was promised.
-func (p *play) reopen(fs *simfs.FS, promise oracle.Promise) error {
+// recover opens what is left, is ended itself up to three times, opens it twice in
+// peace, and checks that it is what was promised, and stays (O5).
+func (p *play) recover(cut *fuzz.Cutter, now oracle.Promise) error {
+	durable := now
+	if cut.Kills() && p.opts.Sync != engine.SyncAlways {
+		durable = p.promise.durable
+	}
+	for range p.script.Seed % 4 {
+		var fs vfs.FS
+		last := cut
+		cut, fs = fuzz.NewCutter(last.Left(), p.rnd, 60, func() {})
+		err := p.open(fs, now, func(e *engine.Engine) error {
+			if cut.Over() {
+				return nil
+			}
+			err := p.history.Shown(fuzz.Store{R: e}, &now)
+			durable = now // what is shown must stay
+			cut.End()
+			return err
+		})
+		if err = cut.Excuse(err); err != nil {
+			return fmt.Errorf("after an end: %w", err)
+		}
+		cut.End()
+		p.counts["ends"]++
+		if !cut.Kills() {
+			now = durable
+		}
+	}
 	var digests [2]uint64
 	for i := range digests {
-		o := p.opts
-		o.FS = errorfs.Wrap(fs, points{})
-		e, err := engine.Open(dir, &o)
+		err := p.open(cut.Left(), now, func(e *engine.Engine) (err error) {
+			if digests[i], err = oracle.Digest(fuzz.Store{R: e}, oracle.Bounds{}); err != nil {
+				return err
+			}
+			return e.Check(context.Background())
+		})
 		if err != nil {
-			return oracle.Broken(oracle.Lost, "", 0, "open after the end: %w", err)
-		}
-		err = p.history.Check(fuzz.Store{R: e}, promise, e.Recovered().LSN)
-		if err == nil {
-			digests[i], err = oracle.Digest(fuzz.Store{R: e}, oracle.Bounds{})
-		}
-		if err == nil {
-			err = e.Check(context.Background())
-		}
-		if err = errors.Join(err, e.Close()); err != nil {
-			return fmt.Errorf("after the end: %w", err)
+			return fmt.Errorf("in peace: %w", err)
 		}
 	}
 	if digests[0] != digests[1] {
 		return oracle.Broken(oracle.Unstable, "", 0, "two openings in a row show different contents")
 	}
 	return nil
+}
+
+// open opens the store, checks it, lets then have it, and closes it.
+func (p *play) open(fs vfs.FS, promise oracle.Promise, then func(*engine.Engine) error) error {
+	o := p.opts
+	o.FS = errorfs.Wrap(fs, points{})
+	e, err := engine.Open(dir, &o)
+	if err != nil {
+		return oracle.Broken(oracle.Lost, "", 0, "open: %w", err)
+	}
+	if err = p.history.Check(fuzz.Store{R: e}, promise, e.Recovered().LSN); err == nil {
+		err = then(e)
+	}
+	return errors.Join(err, e.Close())
 }

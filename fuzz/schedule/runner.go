@@ -4,8 +4,11 @@ package schedule
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/runner"
 )
 
@@ -15,20 +18,37 @@ func Runner() runner.Runner {
 	return runner.Runner{
 		Name:  "schedules",
 		About: "flush, commit, recycle, fill, snapshot and close in orders made from the seed",
-		Case: func(_ context.Context, seed uint64) (runner.Counts, error) {
+		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
 			s := NewScript(seed)
-			counts, trace, err := Play(s)
+			counts, _, err := Play(s)
 			if err == nil {
 				return counts, nil
 			}
-			s = shrink(s, func(less Script) bool {
-				_, t, e := Play(less)
-				if e != nil {
-					trace, err = t, e
-				}
-				return e != nil
-			})
-			return counts, fmt.Errorf("%w\n  script, %d steps: %s\n  last points: %v", err, len(s.Steps), s, trace)
+			return counts, reported(ctx, s, err)
 		},
 	}
+}
+
+// shrinkFor bounds the search for a shorter script.
+const shrinkFor = 10 * time.Second
+
+// reported is the failure of the shortest script that fails in the same way.
+func reported(ctx context.Context, s Script, err error) error {
+	rule := func(err error) oracle.Rule {
+		if v := (*oracle.Verdict)(nil); errors.As(err, &v) {
+			return v.Rule
+		}
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, shrinkFor)
+	defer cancel()
+	s = shrink(s, func(less Script) bool {
+		if ctx.Err() != nil {
+			return false
+		}
+		_, _, e := Play(less)
+		return e != nil && rule(e) == rule(err)
+	})
+	_, trace, err := Play(s)
+	return fmt.Errorf("%w\n  replay: script %s\n  %d steps: %s\n  last points: %v", err, s, len(s.Steps), s.Describe(), trace)
 }

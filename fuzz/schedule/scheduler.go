@@ -18,15 +18,15 @@ import (
 
 // scheduler lets one goroutine run at a time. It implements yield.Hook.
 type scheduler struct {
-	rnd      *rand.Rand
-	priority bool // choose by priorities
+	rnd  *rand.Rand
+	mode int
 
 	mu     sync.Mutex // guards the fields up to the next blank line
 	parked []*parked
 	timers []*timer
 	now    time.Time
 	ids    map[uint64]int // of goroutines, by the runtime's number
-	rank   []float64      // by id: the priority
+	rank   []float64      // by id: the priority; or the step until which it naps
 	trace  []string       // the newest steps
 	free   bool           // everybody runs
 
@@ -50,6 +50,14 @@ type timer struct {
 	c   chan<- time.Time
 }
 
+// How the next one is chosen.
+const (
+	byChance   = iota
+	byPriority // the highest runs; at few places it becomes the lowest
+	byNaps     // by chance, but now and then one is left out for long
+	modes
+)
+
 const (
 	traceLen = 60
 	maxSteps = 200_000
@@ -68,7 +76,7 @@ func newScheduler(seed uint64) *scheduler {
 			{Name: "/sched/goroutines/not-in-go:goroutines"},
 		},
 	}
-	s.priority = s.rnd.IntN(2) == 0
+	s.mode = s.rnd.IntN(modes)
 	metrics.Read(s.sample)
 	s.away = s.sample[1].Value.Uint64()
 	return s
@@ -190,9 +198,16 @@ func (s *scheduler) step() bool {
 
 // choose picks one of the parked.
 func (s *scheduler) choose() int {
-	if !s.priority {
-		return s.rnd.IntN(len(s.parked))
+	switch s.mode {
+	case byPriority:
+		return s.highest()
+	case byNaps:
+		return s.awake()
 	}
+	return s.rnd.IntN(len(s.parked))
+}
+
+func (s *scheduler) highest() int {
 	best := 0
 	for i, p := range s.parked {
 		if s.rank[p.id] == 0 {
@@ -211,6 +226,23 @@ func (s *scheduler) choose() int {
 		s.rank[id] = s.rnd.Float64()
 	}
 	return best
+}
+
+func (s *scheduler) awake() int {
+	now := float64(s.steps)
+	var up []int
+	for i, p := range s.parked {
+		if s.rank[p.id] <= now {
+			if s.rnd.IntN(30) == 0 {
+				s.rank[p.id] = now + float64(s.rnd.IntN(300))
+			}
+			up = append(up, i)
+		}
+	}
+	if len(up) == 0 {
+		return s.rnd.IntN(len(s.parked))
+	}
+	return up[s.rnd.IntN(len(up))]
 }
 
 func (s *scheduler) note(step string) {

@@ -16,6 +16,8 @@ type Bug struct {
 	To   string
 	Pkg  string // whose tests catch it
 	Run  string // which of them
+	Tags string // the suite's build tags
+	Hang bool   // caught by the suite's timeout
 }
 
 // Bugs, by the room they live in.
@@ -154,5 +156,25 @@ var Bugs = []Bug{
 		Name: "fault-guard-off", Like: "badger#1801, prometheus#16785: SIGBUS kills the process",
 		File: "mmap/guard.go", From: "old := debug.SetPanicOnFault(true)", To: "old := debug.SetPanicOnFault(false)",
 		Pkg: "./mmap", Run: "",
+	},
+	{
+		Name: "snapshot-number-of-another-view", Like: "a memtable that switches while a snapshot is taken",
+		File: "engine/snapshot.go", From: "if e.view.Load() == v && v.base.Acquire() {", To: "if v.base.Acquire() {",
+		Pkg: "./fuzz/schedule", Run: "orders", Tags: "schedule",
+	},
+	{
+		Name: "publish-before-place", Like: "rocksdb#12869: readers see what is not there yet",
+		File: "wal/commit.go", From: "	yield.Point(\"wal.synced\")", To: "	l.publish(last)\n	yield.Point(\"wal.synced\")",
+		Pkg: "./fuzz/schedule", Run: "orders", Tags: "schedule",
+	},
+	{
+		Name: "flushed-before-ingest", Like: "SQLite WAL-reset: the log forgets what the table does not have",
+		File: "engine/flush.go", From: "	stats, err := compaction.Flush(", To: "	_ = e.log.SetFlushed(gen.last, e.generation+1, e.packs.High())\n	stats, err := compaction.Flush(",
+		Pkg: "./fuzz/schedule", Run: "orders", Tags: "schedule",
+	},
+	{
+		Name: "barrier-without-lock", Like: "a write on the wrong side of a memtable switch",
+		File: "wal/log.go", From: "func (l *Log) Barrier(fn func(last uint64)) error {\n	l.commitMu.Lock()\n	defer l.commitMu.Unlock()", To: "func (l *Log) Barrier(fn func(last uint64)) error {",
+		Pkg: "./fuzz/schedule", Run: "orders", Tags: "schedule",
 	},
 }

@@ -1,0 +1,46 @@
+package storage
+
+import (
+	"errors"
+	"os"
+	"strings"
+)
+
+// hold keeps, while L3 is being judged, what Pebble calls obsolete as it opens. A
+// manifest that lost its end, by one bit or by being put back, opens without complaint
+// as an older L3, and Pebble at once removes every table that the older manifest does
+// not name. Only the watermark shows that those were the newest.
+type hold struct {
+	on    bool
+	names []string
+}
+
+// holds says that name is kept for now, and remembers it.
+func (g *gate) holds(name string) bool {
+	base := g.inner.PathBase(name)
+	if !g.table(name) && !(strings.HasPrefix(base, "MANIFEST-") && g.inner.PathDir(name) == g.dir) {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.hold.on {
+		g.hold.names = append(g.hold.names, name)
+	}
+	return g.hold.on
+}
+
+// Release removes what Options.Hold kept, and ends it. Numbers of files are never used
+// twice, so no name has come to mean another file.
+func (s *Store) Release() error {
+	s.fs.mu.Lock()
+	names := s.fs.hold.names
+	s.fs.hold = hold{}
+	s.fs.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		if err := s.fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return mapped(errors.Join(errs...))
+}
