@@ -3,6 +3,7 @@ SHELL := /bin/bash
 GO    ?= go
 T     ?= 30s
 BIN   := bin/holdfast
+PROVE := $(GO) test -count=1 -timeout 20m -v
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
 .PHONY: help build run test race crash gate schedule sites seeded torture check fuzz bench microbench memory cover ci packages clean
@@ -26,7 +27,7 @@ race: ## the tests under the race detector, shorter loops
 	$(GO) test -race -short -timeout 20m ./...
 
 crash: ## power cuts and kills: the crash suites of every room, whole
-	$(GO) test -timeout 20m -count=1 -run 'Crash|Kill|kills|Cut|Torn|torn|Fault|Gate' ./wal ./storage ./mmap ./engine ./fuzz ./cmd/holdfast
+	$(GO) test -timeout 20m -count=1 -run 'Crash|Kill|kills|Cut|Torn|torn|Fault|Gate' ./wal ./storage ./mmap ./engine ./fuzz/... ./cmd/holdfast
 
 check: ## formatting, vet, dependencies between rooms
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt wants:"; echo "$$out"; exit 1; fi
@@ -42,6 +43,17 @@ torture: ## every way to hurt a store, MINUTES long from SEED on (make torture M
 	$(GO) build -tags schedule -o bin/torture ./cmd/holdfast
 	$(GO) build -o $(BIN) ./cmd/holdfast
 	./bin/torture torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) --binary ./$(BIN)
+
+gate: ## the proofs that every change passes, at the counts of docs/RELIABILITY.md
+	$(PROVE) ./fuzz -run TestCrash_everyCall -seeds 9
+	$(PROVE) ./fuzz/component -cuts 100000
+	$(PROVE) ./fuzz/damage -run 'TestFixture_AtRest$$' -stride 1
+	$(PROVE) ./fuzz/machine -run TestExt4_powerCuts -cases 56
+	$(PROVE) ./fuzz/machine -run TestKill_anyMoment -cases 36
+	$(PROVE) ./fuzz/live -run 'TestLinear|TestCoherence_engine'
+	$(PROVE) ./fuzz/simfs -run TestExt4 -ext4.traces 1000
+	$(PROVE) -tags schedule ./fuzz/schedule
+	$(PROVE) -tags schedule ./fuzz/live -cases 20
 
 schedule: ## orders of goroutines made from a seed (make schedule CASES=1000 SEED=1)
 	$(GO) test -tags schedule -count=1 -timeout 60m -v ./fuzz/schedule -run orders -cases $(or $(CASES),1000) -seed $(or $(SEED),1) | grep -v '^=== '
@@ -72,7 +84,7 @@ packages: # the Debian packages that some checks use
 	  miss=; for c in strace zstd; do command -v $$c >/dev/null || miss="$$miss $$c"; done; \
 	  if [ -n "$$miss" ]; then (apt-get update -qq && apt-get install -y -qq $$miss) || echo "could not install:$$miss; the checks that use them will skip"; fi; fi
 
-ci: packages check build test race ## everything that must pass before a change lands
+ci: packages check build test race gate sites ## everything that must pass before a change lands
 	./$(BIN) demo --kills 10
 
 clean: ## remove what was built

@@ -106,17 +106,25 @@ func TestStore_Check_size(t *testing.T) {
 	}
 	for _, op := range []simfs.Op{simfs.OpOpen, simfs.OpFileStat, simfs.OpReadAt} {
 		for nth := 1; nth <= 3; nth++ {
-			var fault *simfs.Fault
-			s := checked(t, func(_ *Store, fs *simfs.FS, _ string) {
-				fault = fs.Inject(simfs.FailOnce(op, "*.sst", nth, syscall.EIO))
-			})
-			if err := s.Check(context.Background()); fault.Fired() > 0 {
+			// Pebble reads new tables by itself, for its statistics, and may be the one
+			// that meets the fault: then once more.
+			var err error
+			fired := 1
+			for tries := 0; err == nil && fired > 0 && tries < 20; tries++ {
+				var fault *simfs.Fault
+				s := checked(t, func(_ *Store, fs *simfs.FS, _ string) {
+					fault = fs.Inject(simfs.FailOnce(op, "*.sst", nth, syscall.EIO))
+				})
+				err = s.Check(context.Background())
+				fired = fault.Fired()
+				require.NoError(t, s.Check(context.Background()), "it was the disk, not the table")
+			}
+			if fired > 0 {
 				require.ErrorIs(t, err, syscall.EIO)
 				require.NotErrorIs(t, err, ErrCorrupt)
 			} else {
 				require.NoError(t, err)
 			}
-			require.NoError(t, s.Check(context.Background()), "it was the disk, not the table")
 		}
 	}
 }

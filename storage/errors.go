@@ -85,8 +85,12 @@ func mapped(err error) error {
 }
 
 // mappedRead is mapped for a read of a table: Pebble opens only tables that
-// its manifest names, so one that is not there is damage.
+// its manifest names, and reads only what they have, so one that is not there or ends
+// early is damage.
 func mappedRead(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &CorruptError{What: "a table ends early", Err: err}
+	}
 	if err != nil && errors.Is(err, os.ErrNotExist) {
 		var pe *os.PathError
 		e := &CorruptError{What: "missing file", Err: err}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -45,6 +46,9 @@ func TestErrors_mapped(t *testing.T) {
 	require.ErrorAs(t, mappedRead(gone), &ce)
 	require.Equal(t, gone.Path, ce.File)
 	require.ErrorIs(t, ce, os.ErrNotExist)
+	for _, short := range []error{io.EOF, io.ErrUnexpectedEOF} { // cut while it was open
+		require.ErrorIs(t, mappedRead(short), ErrCorrupt)
+	}
 	require.Contains(t, ce.Error(), "storage: corrupt: l3/000004.sst: missing file: ")
 	require.Equal(t, "storage: corrupt: what", (&CorruptError{What: "what"}).Error())
 	require.Equal(t, "storage: corrupt", (&CorruptError{}).Error())
