@@ -159,6 +159,7 @@ func printTorture(out io.Writer, rows []runner.Row) error {
 // liveLine is the line that says what is going on: on a terminal each moment, elsewhere
 // twice a minute.
 type liveLine struct {
+	told  int // broken promises
 	w     io.Writer
 	on    bool
 	began time.Time
@@ -167,6 +168,19 @@ type liveLine struct {
 }
 
 func (l *liveLine) show(rows []runner.Row, now string) {
+	broken := 0
+	for _, r := range rows {
+		broken += len(r.Broken)
+	}
+	if broken > l.told {
+		l.clear()
+		for _, r := range rows {
+			if n := len(r.Broken); n > 0 && r.Name == now {
+				fmt.Fprintf(l.w, "BROKEN: %s: %v\n", r.Name, r.Broken[n-1])
+			}
+		}
+		l.told = broken
+	}
 	every := 30 * time.Second
 	if l.on {
 		every = 200 * time.Millisecond
@@ -176,10 +190,8 @@ func (l *liveLine) show(rows []runner.Row, now string) {
 	}
 	l.last = time.Now()
 	var cases int64
-	broken := 0
 	for _, r := range rows {
 		cases += r.Cases
-		broken += len(r.Broken)
 	}
 	line := fmt.Sprintf("%s of %s, %s cases, %d broken, now: %s", time.Since(l.began).Round(time.Second),
 		l.all.Round(time.Second), humanize.Comma(cases), broken, now)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -158,6 +159,11 @@ func (e *end) peaceful(l *ledger) error {
 		return fmt.Errorf("a child ended with %d: %s", e.code, e.said)
 	}
 	return nil
+}
+
+// unborn says that the dynamic loader gave up before the program began.
+func (e *end) unborn() bool {
+	return e.code == 127 && strings.Contains(e.said, "error while loading shared libraries")
 }
 
 // killed is nil if a life ended by SIGKILL, or by itself in peace.
