@@ -29,18 +29,19 @@ func (g *gate) holds(name string) bool {
 	return g.hold.on
 }
 
-// Release removes what Options.Hold kept, and ends it. Numbers of files are never used
-// twice, so no name has come to mean another file.
+// Release removes what Options.Hold kept, lets compactions begin, and ends the hold.
+// Numbers of files are never used twice, so no name has come to mean another file. A
+// file that cannot be removed is garbage and no error, unless that closed the gate.
 func (s *Store) Release() error {
 	s.fs.mu.Lock()
 	names := s.fs.hold.names
 	s.fs.hold = hold{}
 	s.fs.mu.Unlock()
-	var errs []error
 	for _, name := range names {
 		if err := s.fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
+			s.log.Warn("storage: an obsolete file stays", "file", name, "error", err)
 		}
 	}
-	return mapped(errors.Join(errs...))
+	s.sched.open()
+	return s.fs.fault()
 }

@@ -23,8 +23,8 @@ type Options struct {
 	Dir string
 	// ReadOnly opens without writing one byte.
 	ReadOnly bool
-	// Hold keeps tables and manifests that Pebble finds obsolete until [Store.Release]:
-	// the owner says first that L3 is as new as it should be.
+	// Hold keeps tables and manifests that Pebble finds obsolete, and compacts nothing,
+	// until [Store.Release]: the owner says first that L3 is as new as it should be.
 	Hold bool
 	// Create allows a new L3 to be made. Without it a missing one is an
 	// os.ErrNotExist.

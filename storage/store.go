@@ -216,7 +216,9 @@ func (s *Store) openPebble() (err error) {
 	if err := errors.Join(s.fs.takeStray(), s.fs.fault()); err != nil {
 		return errors.Join(err, s.closePebble())
 	}
-	s.sched.open()
+	if !s.fs.hold.on { // nobody else has the gate yet
+		s.sched.open()
+	}
 	return nil
 }
 

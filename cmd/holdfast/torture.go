@@ -50,8 +50,8 @@ ends with exit code 5.`,
   holdfast torture --list`,
 		Args: between(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if minutes <= 0 {
-				return usagef(cmd, "--minutes must be above zero")
+			if !(minutes > 0 && minutes < 1e6) {
+				return usagef(cmd, "--minutes must be above zero, and below a million")
 			}
 			if !cmd.Flags().Changed("seed") {
 				seed = rand.Uint64() >> 16
@@ -108,9 +108,9 @@ func (a *app) listRunners(runners []runner.Runner) error {
 }
 
 func (a *app) torture(ctx context.Context, runners []runner.Runner, d time.Duration, seed uint64) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	parent, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, d)
+	ctx, cancel := context.WithTimeout(parent, d)
 	defer cancel()
 	live := &liveLine{w: a.err, on: !a.json && isTerminal(a.err), began: time.Now(), all: d}
 	if !a.json {
@@ -118,9 +118,10 @@ func (a *app) torture(ctx context.Context, runners []runner.Runner, d time.Durat
 	}
 	rows := runner.Loop(ctx, runners, seed, live.show)
 	live.clear()
-	broken := 0
+	broken, cases := 0, int64(0)
 	for _, r := range rows {
 		broken += len(r.Broken)
+		cases += r.Cases
 	}
 	if a.json {
 		if err := writeJSON(a.out, tortureReport(rows, seed, time.Since(live.began))); err != nil {
@@ -132,7 +133,10 @@ func (a *app) torture(ctx context.Context, runners []runner.Runner, d time.Durat
 	if broken > 0 {
 		return fmt.Errorf("%w: %s, seed %d", errBroken, count(broken, "time"), seed)
 	}
-	return nil
+	if cases == 0 {
+		return errors.New("nothing was tried")
+	}
+	return parent.Err() // an interrupted run proves less than was asked for
 }
 
 func printTorture(out io.Writer, rows []runner.Row) error {

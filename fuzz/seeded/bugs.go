@@ -135,7 +135,7 @@ var Bugs = []Bug{
 	{
 		Name: "gate-never-closes", Like: "rocksdb#4990: going on after a failed MANIFEST",
 		File: "storage/gate.go", From: "func (g *gate) close(cause error) {", To: "func (g *gate) close(cause error) {\n	if cause != nil {\n		return\n	}",
-		Pkg: "./storage", Run: "",
+		Pkg: "./storage", Run: "TestGate|gateCloses",
 	},
 	{
 		Name: "grants-before-open", Like: "ours: a failed open that panics on a goroutine of Pebble's",

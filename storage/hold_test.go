@@ -1,0 +1,133 @@
+package storage
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
+)
+
+// held opens a store that keeps what is obsolete and lets it rewrite all its tables.
+func held(t *testing.T) (s *Store, fs *simfs.FS, want model, obsolete []string) {
+	t.Helper()
+	fs = simfs.New(nil)
+	o := testOptions(fs)
+	s = mustOpen(t, o)
+	s.sched.halt() // nothing is obsolete yet
+	for i := range 3 {
+		mustIngest(t, s, uint64(i+1), sets(200, "key%04d", strings.Repeat(string(rune('a'+i)), 50)))
+	}
+	want = dumpStore(t, s)
+	require.NoError(t, s.Close())
+	before, err := fs.List(o.Dir)
+	require.NoError(t, err)
+	o.Hold = true
+	s = mustOpen(t, o)
+	s.sched.open() // as Release will
+	require.NoError(t, s.Compact(context.Background()))
+	for _, name := range before {
+		if strings.HasPrefix(name, "MANIFEST-") || strings.HasSuffix(name, ".sst") {
+			obsolete = append(obsolete, name)
+		}
+	}
+	return s, fs, want, obsolete
+}
+
+func (s *Store) heldNames() []string {
+	s.fs.mu.Lock()
+	defer s.fs.mu.Unlock()
+	return slices.Clone(s.fs.hold.names)
+}
+
+// Goal: with Hold every table and manifest that became obsolete stays in the folder
+// until Release, which removes them; what becomes obsolete later goes as usual.
+func TestStore_Release_removesWhatWasHeld(t *testing.T) {
+	s, fs, want, obsolete := held(t)
+	require.Greater(t, len(obsolete), 2)
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(s.heldNames(), func(n string) bool { return strings.HasSuffix(n, ".sst") })
+	}, 10*time.Second, time.Millisecond, "Pebble removes nothing")
+	names, err := fs.List("store/l3")
+	require.NoError(t, err)
+	require.Subset(t, names, obsolete)
+	gone := s.heldNames()
+	require.NoError(t, fs.Remove(gone[0])) // by another hand: it is what Release wants
+	require.NoError(t, s.Release())
+	require.Empty(t, s.heldNames())
+	names, err = fs.List("store/l3")
+	require.NoError(t, err)
+	for _, n := range gone {
+		require.NotContains(t, names, fs.PathBase(n))
+	}
+	require.NoError(t, s.Release(), "nothing is held any more")
+	require.Equal(t, want, dumpStore(t, s))
+	mustIngest(t, s, 4, sets(200, "key%04d", "later"))
+	require.NoError(t, s.Compact(context.Background()))
+	require.Empty(t, s.heldNames(), "held after Release")
+	require.NoError(t, s.Check(context.Background()))
+	require.NoError(t, s.Close())
+}
+
+// Goal: a table that cannot be removed is left, the others are removed all the same,
+// and no read suffers.
+func TestStore_Release_failingRemove(t *testing.T) {
+	s, fs, want, _ := held(t)
+	tables := func() (n int) {
+		for _, name := range s.heldNames() {
+			if strings.HasSuffix(name, ".sst") {
+				n++
+			}
+		}
+		return n
+	}
+	require.Eventually(t, func() bool { return tables() > 1 }, 10*time.Second, time.Millisecond)
+	names := s.heldNames()
+	fault := fs.Inject(simfs.FailOnce(simfs.OpRemove, "*.sst", 1, syscall.EIO))
+	require.NoError(t, s.Release(), "it is garbage")
+	require.Equal(t, 1, fault.Fired())
+	left := 0
+	for _, n := range names {
+		if _, err := fs.Stat(n); err == nil {
+			left++
+		}
+	}
+	require.Equal(t, 1, left, "only what failed is left")
+	require.NoError(t, s.Err())
+	require.Equal(t, want, dumpStore(t, s))
+	require.NoError(t, s.Close())
+}
+
+// Goal: while L3 is judged nothing is compacted: a store that is refused again and
+// again neither changes nor grows.
+func TestStore_Open_holdCompactsNothing(t *testing.T) {
+	fs := simfs.New(nil)
+	o := testOptions(fs)
+	s := mustOpen(t, o)
+	for i := range 12 {
+		mustIngest(t, s, uint64(i+1), sets(200, "key%04d", strings.Repeat(string(rune('a'+i)), 50)))
+	}
+	s.sched.halt()
+	require.NoError(t, s.Close())
+	o.Hold = true
+	var first []string
+	for range 4 {
+		s := mustOpen(t, o)
+		time.Sleep(20 * time.Millisecond)
+		require.Zero(t, s.Metrics().Compactions)
+		require.NoError(t, s.Close())
+		names, err := fs.List(o.Dir)
+		require.NoError(t, err)
+		tables := slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".sst") })
+		slices.Sort(tables)
+		if first == nil {
+			first = tables
+		}
+		require.Equal(t, first, tables)
+	}
+}
