@@ -161,6 +161,9 @@ func (c *call) keep(n int) int {
 	if k := c.fault.rule.Keep; k > 0 {
 		return min(n, k)
 	}
+	if c.op == OpRead && c.fault.rule.Err == nil {
+		return min(n, max(1, n/2)) // nothing and no error would make a reader spin
+	}
 	return n / 2
 }
 

@@ -305,3 +305,16 @@ func put2(fs *FS, name string) vfs.File {
 	f.Write([]byte("x"))
 	return f
 }
+
+// Goal: a read that is short for ever goes on, byte by byte.
+func TestRule_shortReads(t *testing.T) {
+	fs := New(nil)
+	put(t, fs, "f", []byte("abcdefg"))
+	fs.Inject(Rule{Ops: OpRead, Nth: 1, Every: 1, Short: true})
+	f, err := fs.Open("f")
+	require.NoError(t, err)
+	got, err := io.ReadAll(f)
+	require.NoError(t, err)
+	require.Equal(t, "abcdefg", string(got))
+	require.NoError(t, f.Close())
+}
