@@ -42,7 +42,7 @@ func (w *wreck) examineLog() error {
 	if err != nil {
 		return err
 	}
-	w.last = max(w.last, last)
+	w.last, w.logLost = max(w.last, last), len(r.Lost)
 	for _, l := range bounded(r.Lost, last) {
 		w.from = max(w.from, l.FirstLSN+1, l.LastLSN+1)
 		if l.LastLSN != 0 && l.LastLSN <= w.mark {
@@ -118,7 +118,7 @@ func (w *wreck) replayLog(out sink) error {
 		g = cow.NewGeneration(&clock, cow.Shape{Shards: 16})
 		return nil
 	}
-	_, err := w.readLog(func(lsn uint64, payload []byte) error {
+	r, err := w.readLog(func(lsn uint64, payload []byte) error {
 		if lsn <= w.mark && lsn < w.from {
 			return nil
 		}
@@ -134,6 +134,9 @@ func (w *wreck) replayLog(out sink) error {
 		}
 		return w.moved(int64(len(payload)))
 	})
+	if err == nil && (r.Batches != w.batches || len(r.Lost) != w.logLost) {
+		err = corrupt(w.opts.FS.PathJoin(w.dir, logName), "reads otherwise than before: the disk got worse, run it again")
+	}
 	if err == nil && !g.Empty() {
 		err = spill()
 	}

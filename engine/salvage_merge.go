@@ -92,7 +92,11 @@ func (m *tableMerge) key() ([]byte, error) {
 // move goes to the table's next entry.
 func (m *tableMerge) move(c *cursor) error {
 	c.points = c.it.Next()
-	c.it.Lost() // was told when the table was examined
+	for _, l := range c.it.Lost() { // the others were told when the table was examined
+		if !c.table.lost[lostAt{l.Offset, l.Bytes, l.Ranges}] {
+			return errors.Join(corrupt(l.File, "%s, and was read before: the disk got worse, run it again", l.What), l.Err)
+		}
+	}
 	if !c.points {
 		err := c.it.Err()
 		if len(c.ranges) == 0 {

@@ -41,6 +41,7 @@ type wreck struct {
 	holes   []*hole
 	entries int64
 	batches uint64
+	logLost int // losses of the log, as wal tells them
 	last    uint64
 
 	runs []logRun
@@ -62,10 +63,17 @@ type wreckTable struct {
 	ranges        int
 	merged        bool
 	damaged       bool
-	replaced      bool   // a later table holds what it held
-	before, after uint64 // newest revision made before it, oldest flushed after it
+	lost          map[lostAt]bool // when it was examined
+	replaced      bool            // a later table holds what it held
+	before, after uint64          // newest revision made before it, oldest flushed after it
 	mark          storage.Watermark
 	marked        bool
+}
+
+// lostAt tells one loss of a table from the others.
+type lostAt struct {
+	offset, bytes int64
+	ranges        bool
 }
 
 func newWreck(ctx context.Context, dir string, o *Options, progress func(SalvageProgress)) (*wreck, error) {
@@ -268,7 +276,13 @@ func (w *wreck) examineTable(r *storage.Remnant) (*wreckTable, []storage.LostBlo
 			return nil, nil, err
 		}
 	}
-	lost = append(lost, it.Lost()...)
+	for _, l := range it.Lost() {
+		if t.lost == nil {
+			t.lost = make(map[lostAt]bool)
+		}
+		t.lost[lostAt{l.Offset, l.Bytes, l.Ranges}] = true
+		lost = append(lost, l)
+	}
 	t.mark, t.marked = it.Watermark()
 	t.damaged = len(lost) > 0
 	return t, lost, it.Err()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -57,6 +58,10 @@ type salvager struct {
 	last     uint64 // last batch handed out
 	expect   uint64 // next number; 0: not known
 	promised uint64
+
+	endNo uint64 // where the last frame that verifies ends, and its segment
+	end   int64
+	next  uint64 // the successor that it names, if it is a SEAL
 }
 
 func (r *Recovery) salvage() error {
@@ -78,13 +83,17 @@ func (r *Recovery) salvage() error {
 			continue
 		}
 		r.Segments++
-		if end, ok := ends[seg.hdr.salt]; ok && end >= framesOffset {
+		end, followed := ends[seg.hdr.salt]
+		if followed && end >= framesOffset {
 			seg.size = min(seg.size, end)
 		}
 		err = s.segment(seg)
 		if isRotten(err) {
 			r.lose(err, Loss{File: name, FirstLSN: s.expect})
 			err = nil
+		}
+		if err == nil && seg.short && !followed { // else the successor says what is gone
+			r.lose(corrupt(name, seg.size, "the file was cut"), Loss{FirstLSN: s.expect})
 		}
 		if err = errors.Join(err, seg.close()); err != nil {
 			return err
@@ -94,8 +103,32 @@ func (r *Recovery) salvage() error {
 		r.lose(fmt.Errorf("everything up to %d was synced, the last readable batch is %d", s.promised, s.last),
 			Loss{FirstLSN: s.last + 1, LastLSN: s.promised})
 	}
+	if err := s.lostEnd(); err != nil {
+		r.lose(err, Loss{FirstLSN: max(s.expect, s.promised+1)})
+	}
 	r.LastLSN, r.last = s.last, s.last
 	r.NextLSN = max(r.st.IssuedCeiling, s.last) + 1
+	return nil
+}
+
+// lostEnd says why the log went on behind what can be read, as far as SEAL and STATE
+// know it; nil if it ends where they say.
+func (s *salvager) lostEnd() error {
+	st := &s.st
+	if s.next != 0 {
+		if _, ok := slices.BinarySearch(s.names, s.next); !ok {
+			return &CorruptError{File: s.files.path(segmentName(s.next)), What: "segment is missing"}
+		}
+	}
+	name := s.files.path(segmentName(max(s.endNo, st.SegNo)))
+	switch {
+	case st.SegNo > s.endNo:
+		return corrupt(name, 0, "%s says that the log extends to this segment", stateName)
+	case st.SegNo == s.endNo && st.Offset > s.end:
+		return corrupt(name, s.end, "%s says that the log extends to offset %d", stateName, st.Offset)
+	case st.Clean && !st.lostSlot && (st.SegNo != s.endNo || st.Offset != s.end):
+		return corrupt(name, s.end, "%s is older than the log", stateName)
+	}
 	return nil
 }
 
@@ -129,6 +162,9 @@ func (s *salvager) segment(seg *segmentReader) error {
 			if what, err = s.frame(seg, f, payload); err != nil {
 				return err
 			}
+		}
+		if what == "" || f.kind == kindData {
+			s.endNo, s.end = seg.hdr.segNo, off+f.size()
 		}
 		if what == "" {
 			off += f.size()
@@ -165,7 +201,13 @@ func (s *salvager) segment(seg *segmentReader) error {
 // frame takes in one frame that verifies. what says why it is of no use.
 func (s *salvager) frame(seg *segmentReader, f frame, payload []byte) (what string, err error) {
 	w := &s.w
+	s.next = 0
 	switch f.kind {
+	case kindSeal:
+		if seal, ok := parseSeal(payload); ok {
+			s.next = seal.nextSegNo
+		}
+		return "", nil
 	case kindOpen:
 		o, ok := parseOpen(payload)
 		if !ok {
