@@ -46,6 +46,9 @@ func (r *Remains) readManifest(tables map[uint64]*Remnant) error {
 		} else if err == io.EOF {
 			break
 		}
+		if refused(err) {
+			return fmt.Errorf("storage: read manifest: %w", err)
+		}
 		if err != nil {
 			r.Manifest.Err = &CorruptError{File: r.Manifest.File, What: "manifest", Err: err}
 			break
