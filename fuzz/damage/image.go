@@ -83,7 +83,7 @@ func replace(fs vfs.FS, name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	_, err = f.Write(bytes.Clone(b)) // with -race a MemFS spoils what it was given
 	return errors.Join(err, f.Close())
 }
 
