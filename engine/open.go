@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/holdfastdb/holdfast/cache"
@@ -194,12 +195,14 @@ func (e *Engine) fresh() (bool, error) {
 		}
 	}
 	segments, err := fs.List(fs.PathJoin(e.dir, logName))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return false, fmt.Errorf("list %s: %w", logName, err) // it may hold a store's log
 	}
 	switch {
 	case known[l3Name], known[packsName], len(segments) > 0:
 		return false, corrupt(stateName, "missing, but there is a store around it")
+	case err != nil && known[logName] && errors.Is(err, syscall.ENOTDIR):
+		return false, fmt.Errorf("%w: %s holds a file called %q and no store", ErrForeign, e.dir, logName)
 	case other != "":
 		return false, fmt.Errorf("%w: %s holds %q and no store", ErrForeign, e.dir, other)
 	}

@@ -33,8 +33,9 @@ type SalvageReport struct {
 	LostCount int64
 
 	// Doubtful lists keys that were rescued although something newer about them, a
-	// delete or a value, may be among what was lost; at most MaxListed of
-	// DoubtfulCount.
+	// delete or a value, may be among what was lost of a table; at most MaxListed of
+	// DoubtfulCount. Commits that the log lost may have touched any key: each with a
+	// revision below theirs may be out of date, and is not listed one by one.
 	Doubtful      []DoubtfulKey
 	DoubtfulCount int64
 
@@ -128,7 +129,8 @@ var ErrNothingLeft = errors.New("holdfast: nothing is left to salvage")
 //
 // A store that is open for writing gives ErrLocked, one of a newer version
 // ErrVersion, a directory in which nothing can be read ErrNothingLeft, and a dst
-// that holds something os.ErrExist. After an error dst is as it was.
+// that holds something os.ErrExist. After an error nothing of the salvage is in dst; what
+// somebody else put there meanwhile stays.
 func Salvage(ctx context.Context, dir, dst string, o *Options, progress func(SalvageProgress)) (SalvageReport, error) {
 	w, err := newWreck(ctx, dir, o, progress)
 	if err != nil {
@@ -230,7 +232,22 @@ func emptyOrMissing(fs vfs.FS, dst string) error {
 }
 
 func within(dir, dst string) bool {
-	a, errA := filepath.Abs(dir)
-	b, errB := filepath.Abs(dst)
-	return errA == nil && errB == nil && (a == b || strings.HasPrefix(b, a+string(filepath.Separator)))
+	a, b := resolved(dir), resolved(dst)
+	return a == b || strings.HasPrefix(b, strings.TrimSuffix(a, string(filepath.Separator))+string(filepath.Separator))
+}
+
+// resolved is path with the symbolic links in the part of it that is there taken out.
+func resolved(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return filepath.Clean(path)
+	}
+	for rest := ""; ; abs, rest = filepath.Dir(abs), filepath.Join(filepath.Base(abs), rest) {
+		if found, err := filepath.EvalSymlinks(abs); err == nil {
+			return filepath.Join(found, rest)
+		}
+		if abs == filepath.Dir(abs) {
+			return filepath.Join(abs, rest)
+		}
+	}
 }

@@ -54,11 +54,8 @@ func newTableMerge(w *wreck) *tableMerge {
 
 func (m *tableMerge) close() {
 	for _, c := range m.points {
-		_ = c.it.Close() // only read
-	}
-	for _, c := range m.ranged {
-		if !c.points {
-			_ = c.it.Close()
+		if c.points {
+			_ = c.it.Close() // only read
 		}
 	}
 }
@@ -77,6 +74,9 @@ func (m *tableMerge) key() ([]byte, error) {
 			m.ranged = append(m.ranged, c)
 		}
 		if err := m.move(c); err != nil {
+			if c.points {
+				_ = c.it.Close() // only read; nobody else knows it
+			}
 			return nil, err
 		}
 		if c.points {
@@ -89,19 +89,19 @@ func (m *tableMerge) key() ([]byte, error) {
 	return m.points[0].it.Key(), nil
 }
 
-// move goes to the table's next entry.
+// move goes to the table's next entry. At the end of them the table is closed: its
+// range tombstones are copies.
 func (m *tableMerge) move(c *cursor) error {
-	c.points = c.it.Next()
+	var err error
+	if c.points = c.it.Next(); !c.points {
+		err = errors.Join(c.it.Err(), c.it.Close())
+	}
 	for _, l := range c.it.Lost() { // the others were told when the table was examined
 		if !c.table.lost[lostAt{l.Offset, l.Bytes, l.Ranges}] {
 			return errors.Join(corrupt(l.File, "%s, and was read before: the disk got worse, run it again", l.What), l.Err)
 		}
 	}
-	if !c.points {
-		err := c.it.Err()
-		if len(c.ranges) == 0 {
-			err = errors.Join(err, c.it.Close())
-		}
+	if err != nil || !c.points {
 		return err
 	}
 	return m.w.moved(int64(len(c.it.Key()) + len(c.it.Cell())))
@@ -147,9 +147,6 @@ func (m *tableMerge) over(key []byte, visit func(e entryAt)) {
 				visit(entryAt{table: c.table, seq: r.Seq, ranged: true})
 			}
 			return false
-		}
-		if !c.points {
-			_ = c.it.Close() // only read
 		}
 		return true
 	})

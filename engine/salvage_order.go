@@ -208,7 +208,7 @@ func (w *wreck) order() error {
 	var sets []entryAt
 	for {
 		sets = sets[:0]
-		_, ok, err := m.next(func(e entryAt, deleted bool, _ []byte) {
+		key, ok, err := m.next(func(e entryAt, deleted bool, _ []byte) {
 			if deleted {
 				return
 			}
@@ -224,6 +224,7 @@ func (w *wreck) order() error {
 			}
 			sets = append(sets, e)
 		})
+		m.over(key, func(entryAt) {}) // lets range tombstones go that lie behind
 		if err != nil || !ok {
 			return err
 		}

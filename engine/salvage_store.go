@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,8 +28,8 @@ func (w *wreck) emitBlob(out sink, key []byte, cell cow.Cell) error {
 		w.report.Bytes += int64(ref.Size)
 		return w.moved(int64(ref.Size))
 	}
-	damage := errors.Is(err, mmap.ErrCorrupt) || errors.Is(err, mmap.ErrMissing) || errors.Is(err, mmap.ErrForeign) ||
-		errors.Is(err, mmap.ErrVersion) || isRotten(err)
+	damage := !errors.Is(err, errWriting) && (errors.Is(err, mmap.ErrCorrupt) || errors.Is(err, mmap.ErrMissing) || errors.Is(err, mmap.ErrForeign) ||
+		errors.Is(err, mmap.ErrVersion) || isRotten(err))
 	if !damage {
 		return fmt.Errorf("key %.40q: %w", key, err)
 	}
@@ -72,7 +73,9 @@ type rescue struct {
 	fs    vfs.FS
 	dir   string
 	uuid  [16]byte
-	made  bool // the directory is ours to remove
+	made  bool     // the directory was not there
+	ours  bool     // so is what it holds
+	lock  *dirLock // nil once it is given back
 	store *storage.Store
 	packs *mmap.Store
 	in    *storage.Ingest
@@ -92,11 +95,7 @@ func newRescue(w *wreck, dst string) (_ *rescue, err error) {
 			err = errors.Join(err, r.end(err))
 		}
 	}()
-	if _, err := r.fs.Stat(dst); err != nil {
-		r.made = true
-	}
-	e := &Engine{opts: w.opts} // for its way of making directories
-	if err := errors.Join(e.makeDir(dst), r.fs.MkdirAll(r.fs.PathJoin(dst, scratchName), 0o755)); err != nil {
+	if err := r.claim(); err != nil {
 		return nil, err
 	}
 	if r.store, err = storage.Open(storage.Options{
@@ -112,6 +111,34 @@ func newRescue(w *wreck, dst string) (_ *rescue, err error) {
 	}
 	r.in, err = r.store.NewIngest()
 	return r, err
+}
+
+// claim makes the directory and takes its lock. Examining may have taken hours: what
+// somebody put there meanwhile is his.
+func (r *rescue) claim() error {
+	if err := emptyOrMissing(r.fs, r.dir); err != nil {
+		return err
+	}
+	if _, err := r.fs.Stat(r.dir); err != nil {
+		r.made = true
+	}
+	e := &Engine{opts: r.w.opts} // for its way of making directories
+	if err := e.makeDir(r.dir); err != nil {
+		return err
+	}
+	lock, err := lockDir(r.fs, r.dir, false)
+	if err != nil {
+		return err
+	}
+	names, err := r.fs.List(r.dir)
+	if err == nil && len(names) > 1 {
+		err = fmt.Errorf("salvage to %s, which holds more than it did: %w", r.dir, os.ErrExist)
+	}
+	if err != nil {
+		return errors.Join(err, lock.release())
+	}
+	r.lock, r.ours = lock, true
+	return r.fs.MkdirAll(r.fs.PathJoin(r.dir, scratchName), 0o755)
 }
 
 func (r *rescue) scratch() (vfs.FS, string) { return r.fs, r.fs.PathJoin(r.dir, scratchName) }
@@ -138,7 +165,7 @@ func (r *rescue) blob(key []byte, c []byte) error {
 		return writing
 	})
 	if writing != nil {
-		return fmt.Errorf("write: %w", door(writing))
+		return fmt.Errorf("%w: %w", errWriting, door(writing))
 	}
 	if err != nil {
 		return err
@@ -151,8 +178,14 @@ func (r *rescue) blob(key []byte, c []byte) error {
 		return &mmap.CorruptError{Offset: int64(old.Offset), What: "hash of the value"}
 	}
 	r.cell = cow.AppendCell(r.cell[:0], cow.Header{Kind: cow.Blob, Revision: cell.Revision(), Expiry: cell.Expiry()}, payload)
-	return r.in.Set(key, r.cell)
+	if err := r.in.Set(key, r.cell); err != nil {
+		return fmt.Errorf("%w: %w", errWriting, err)
+	}
+	return nil
 }
+
+// errWriting marks an error of the new store's disk: no damage of the old one.
+var errWriting = errors.New("write what was rescued")
 
 // commit is packs, L3, STATE, each durable before the next names it (I3, I4).
 func (r *rescue) commit() error {
@@ -165,6 +198,7 @@ func (r *rescue) commit() error {
 	if _, err := r.in.Commit(mark); err != nil {
 		return err
 	}
+	high := r.packs.High()
 	err := errors.Join(r.store.Close(), r.packs.Close())
 	r.store, r.packs, r.in = nil, nil, nil
 	if err != nil {
@@ -173,13 +207,16 @@ func (r *rescue) commit() error {
 	if err := fs.RemoveAll(fs.PathJoin(r.dir, scratchName)); err != nil {
 		return err
 	}
-	if err := errors.Join(touch(fs, fs.PathJoin(r.dir, lockName)), syncDir(fs, r.dir)); err != nil {
+	if err := syncDir(fs, r.dir); err != nil {
 		return err
 	}
-	if _, err := wal.CreateState(fs, r.dir, r.uuid); err != nil {
+	if _, err := wal.CreateStateOver(fs, r.dir, r.uuid, last, mark.Generation, high); err != nil {
 		return err
 	}
 	if err := errors.Join(syncDir(fs, r.dir), syncDir(fs, fs.PathDir(r.dir))); err != nil {
+		return err
+	}
+	if err := r.unlock(); err != nil {
 		return err
 	}
 	if err := r.prove(last); err != nil {
@@ -217,16 +254,42 @@ func (r *rescue) end(failed error) error {
 		errs = append(errs, r.packs.Close())
 	}
 	if failed == nil {
+		return errors.Join(append(errs, r.unlock())...)
+	}
+	return errors.Join(append(errs, r.takeBack())...)
+}
+
+func (r *rescue) unlock() error {
+	l := r.lock
+	if r.lock = nil; l == nil {
+		return nil
+	}
+	return l.release()
+}
+
+// takeBack removes what the rescue made, and only that. Order: STATE first, and
+// durably, so that no half of a store is left that opens.
+func (r *rescue) takeBack() error {
+	if !r.ours {
+		return nil
+	}
+	gone := func(names ...string) error {
+		var errs []error
+		for _, n := range names {
+			if err := r.fs.RemoveAll(r.fs.PathJoin(r.dir, n)); err != nil {
+				errs = append(errs, err)
+			}
+		}
 		return errors.Join(errs...)
 	}
-	names, _ := r.fs.List(r.dir)
-	for _, n := range names {
-		errs = append(errs, r.fs.RemoveAll(r.fs.PathJoin(r.dir, n)))
+	if err := gone(stateName, stateName+".tmp"); err != nil {
+		return errors.Join(err, r.unlock())
 	}
-	if r.made {
-		errs = append(errs, r.fs.RemoveAll(r.dir))
+	err := errors.Join(syncDir(r.fs, r.dir), gone(l3Name, l3Name+"-staging", packsName, logName, scratchName), r.unlock(), gone(lockName))
+	if names, listed := r.fs.List(r.dir); err == nil && r.made && listed == nil && len(names) == 0 {
+		err = r.fs.Remove(r.dir)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // isRotten says that the disk cannot give bytes back any more.

@@ -154,6 +154,16 @@ func CreateState(fsys vfs.FS, dir string, uuid [16]byte) (State, error) {
 	return s, createState(fsys, dir, &s)
 }
 
+// CreateStateOver is CreateState for a store whose storage holds everything at or
+// below flushed already, durably: if it is lost later, that is noticed.
+func CreateStateOver(fsys vfs.FS, dir string, uuid [16]byte, flushed, generation, packHigh uint64) (State, error) {
+	s := State{
+		UUID: uuid, Flushed: flushed, Synced: flushed, IssuedCeiling: flushed,
+		Generation: generation, PackHigh: packHigh, sequence: 1,
+	}
+	return s, createState(fsys, dir, &s)
+}
+
 func createState(fsys vfs.FS, dir string, s *State) error {
 	wrap := func(err error) error { return fmt.Errorf("wal: create %s: %w", stateName, err) }
 	if err := makeDirs(fsys, fsys.PathJoin(dir, logDirName)); err != nil {

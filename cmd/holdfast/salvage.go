@@ -29,7 +29,8 @@ of DIR has to be whole: not its log, its tables, its MANIFEST, its packs or its 
 A value that does not match its checksum is never copied. What could not be read is
 listed, with the file, the offset, and the key or the range of keys it held, as far
 as anything still knows it. Keys are doubtful that were rescued although something
-newer about them, a delete or a value, may be among what was lost.
+newer about them, a delete or a value, may be among what a table lost. Commits that the
+log lost may have touched any key: a key with a lower revision may be out of date.
 
 When it ends with code 0, NEWDIR holds all that DIR did. Code 5 means that something
 was lost or is doubtful: NEWDIR holds the rest, and is durable. With any other code
