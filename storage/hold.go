@@ -31,17 +31,21 @@ func (g *gate) holds(name string) bool {
 
 // Release removes what Options.Hold kept, lets compactions begin, and ends the hold.
 // Numbers of files are never used twice, so no name has come to mean another file. A
-// file that cannot be removed is garbage and no error, unless that closed the gate.
+// file that cannot be removed is garbage and no error.
 func (s *Store) Release() error {
 	s.fs.mu.Lock()
 	names := s.fs.hold.names
 	s.fs.hold = hold{}
 	s.fs.mu.Unlock()
+	if err := s.fs.fault(); err != nil {
+		return err // nothing is changed behind a closed gate
+	}
 	for _, name := range names {
-		if err := s.fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		// Past the gate, which a manifest that stays would close: these are obsolete.
+		if err := s.fs.inner.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.log.Warn("storage: an obsolete file stays", "file", name, "error", err)
 		}
 	}
 	s.sched.open()
-	return s.fs.fault()
+	return nil
 }

@@ -25,9 +25,11 @@ func held(t *testing.T) (s *Store, fs *simfs.FS, want model, obsolete []string) 
 	}
 	want = dumpStore(t, s)
 	require.NoError(t, s.Close())
+	o.Hold = true
+	s = mustOpen(t, o) // Pebble keeps one manifest beside the newest
+	require.NoError(t, s.Close())
 	before, err := fs.List(o.Dir)
 	require.NoError(t, err)
-	o.Hold = true
 	s = mustOpen(t, o)
 	s.sched.open() // as Release will
 	require.NoError(t, s.Compact(context.Background()))
@@ -74,33 +76,47 @@ func TestStore_Release_removesWhatWasHeld(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// Goal: a table that cannot be removed is left, the others are removed all the same,
-// and no read suffers.
+// Goal: a table or a manifest that cannot be removed is left, the others are removed
+// all the same, no read suffers, and the store is not degraded.
 func TestStore_Release_failingRemove(t *testing.T) {
-	s, fs, want, _ := held(t)
-	tables := func() (n int) {
-		for _, name := range s.heldNames() {
-			if strings.HasSuffix(name, ".sst") {
-				n++
+	for _, stays := range []string{"*.sst", "MANIFEST*"} {
+		t.Run(stays, func(t *testing.T) {
+			s, fs, want, _ := held(t)
+			require.Eventually(t, func() bool {
+				names := strings.Join(s.heldNames(), " ")
+				return strings.Contains(names, ".sst") && strings.Contains(names, "MANIFEST")
+			}, 10*time.Second, time.Millisecond)
+			names := s.heldNames()
+			fault := fs.Inject(simfs.FailOnce(simfs.OpRemove, stays, 1, syscall.EIO))
+			require.NoError(t, s.Release(), "it is garbage")
+			require.Equal(t, 1, fault.Fired())
+			left := 0
+			for _, n := range names {
+				if _, err := fs.Stat(n); err == nil {
+					left++
+				}
 			}
-		}
-		return n
+			require.Equal(t, 1, left, "only what failed is left")
+			require.NoError(t, s.Err())
+			require.Equal(t, want, dumpStore(t, s))
+			mustIngest(t, s, 4, sets(10, "key%04d", "later"))
+			require.NoError(t, s.Close())
+		})
 	}
-	require.Eventually(t, func() bool { return tables() > 1 }, 10*time.Second, time.Millisecond)
+}
+
+// Goal: behind a gate that closed meanwhile nothing is removed, and it is said.
+func TestStore_Release_closedGate(t *testing.T) {
+	s, fs, _, _ := held(t)
+	require.Eventually(t, func() bool { return len(s.heldNames()) > 0 }, 10*time.Second, time.Millisecond)
 	names := s.heldNames()
-	fault := fs.Inject(simfs.FailOnce(simfs.OpRemove, "*.sst", 1, syscall.EIO))
-	require.NoError(t, s.Release(), "it is garbage")
-	require.Equal(t, 1, fault.Fired())
-	left := 0
+	s.fs.close(syscall.EIO)
+	require.ErrorIs(t, s.Release(), ErrDegraded)
 	for _, n := range names {
-		if _, err := fs.Stat(n); err == nil {
-			left++
-		}
+		_, err := fs.Stat(n)
+		require.NoError(t, err, n)
 	}
-	require.Equal(t, 1, left, "only what failed is left")
-	require.NoError(t, s.Err())
-	require.Equal(t, want, dumpStore(t, s))
-	require.NoError(t, s.Close())
+	_ = s.Close() // says why
 }
 
 // Goal: while L3 is judged nothing is compacted: a store that is refused again and

@@ -22,20 +22,28 @@ func PowerCuts(h Host) runner.Runner {
 		Name:  "power cuts on ext4",
 		About: "EXT4_IOC_SHUTDOWN under a writing process, journal replay, reopen",
 		Ready: mountReady,
-		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
-			dir, remove, err := h.memory()
-			if err != nil {
-				return nil, err
-			}
-			defer remove()
-			d, err := newExt4(ctx, dir, 64)
-			if err != nil {
-				return nil, canceled(ctx, err)
-			}
-			l := newLedger(newJob(filepath.Join(d.dir, "store"), seed))
-			err = cutAgain(ctx, &h, d, l, rand.New(rand.NewPCG(seed, 0x65787434)))
-			return l.counts, oracle.WithSeed(errors.Join(canceled(ctx, err), d.close()), seed)
-		},
+		Case: h.onExt4(64, func(ctx context.Context, d *disk, l *ledger, seed uint64) error {
+			return cutAgain(ctx, &h, d, l, rand.New(rand.NewPCG(seed, 0x65787434)))
+		}),
+	}
+}
+
+// onExt4 makes a case of what is played on a store on an ext4 of its own, of so many
+// MiB.
+func (h Host) onExt4(mib int64, play func(context.Context, *disk, *ledger, uint64) error) func(context.Context, uint64) (runner.Counts, error) {
+	return func(ctx context.Context, seed uint64) (runner.Counts, error) {
+		dir, remove, err := h.memory()
+		if err != nil {
+			return nil, err
+		}
+		defer remove()
+		d, err := newExt4(ctx, dir, mib)
+		if err != nil {
+			return nil, canceled(ctx, err)
+		}
+		l := newLedger(newJob(filepath.Join(d.dir, "store"), seed))
+		err = canceled(ctx, play(ctx, d, l, seed))
+		return l.counts, oracle.WithSeed(errors.Join(err, d.close()), seed)
 	}
 }
 

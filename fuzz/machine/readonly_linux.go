@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/runner"
 )
 
@@ -20,20 +18,12 @@ func ReadOnlyCalls(h Host) runner.Runner {
 		Name:  "read-only under strace",
 		About: "a reader makes no system call that changes the store",
 		Ready: straceReady,
-		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
-			dir, remove, err := h.scratch()
-			if err != nil {
-				return nil, err
-			}
-			defer remove()
-			l := newLedger(tracedJob(filepath.Join(dir, "store"), seed))
-			err = canceled(ctx, t.watchReader(ctx, l, filepath.Join(dir, "calls"), seed))
-			return l.counts, oracle.WithSeed(err, seed)
-		},
+		Case:  t.onStore(t.watchReader),
 	}
 }
 
-func (t *tracer) watchReader(ctx context.Context, l *ledger, log string, seed uint64) error {
+func (t *tracer) watchReader(ctx context.Context, l *ledger, seed uint64) error {
+	log := l.job.Dir + ".calls"
 	l.begin()
 	if seed%2 == 0 {
 		l.job.Batches = 0

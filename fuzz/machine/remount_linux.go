@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/holdfastdb/holdfast/engine"
@@ -20,21 +19,10 @@ func ReadOnlyDisks(h Host) runner.Runner {
 		Name:  "read-only disks",
 		About: "an ext4 that turns read-only under the store; reads go on",
 		Ready: mountReady,
-		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
-			dir, remove, err := h.memory()
-			if err != nil {
-				return nil, err
-			}
-			defer remove()
-			d, err := newExt4(ctx, dir, 32)
-			if err != nil {
-				return nil, canceled(ctx, err)
-			}
-			l := newLedger(newJob(filepath.Join(d.dir, "store"), seed))
+		Case: h.onExt4(32, func(ctx context.Context, d *disk, l *ledger, seed uint64) error {
 			l.begin()
-			err = canceled(ctx, turnReadOnly(ctx, d, l, 10+int(seed*37%200)))
-			return l.counts, oracle.WithSeed(errors.Join(err, d.close()), seed)
-		},
+			return turnReadOnly(ctx, d, l, 10+int(seed*37%200))
+		}),
 	}
 }
 

@@ -119,16 +119,21 @@ func SyscallKills(h Host) runner.Runner {
 		Name:  "kills at system calls",
 		About: "SIGKILL at the nth system call that changes the store",
 		Ready: straceReady,
-		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
-			dir, remove, err := h.scratch()
-			if err != nil {
-				return nil, err
-			}
-			defer remove()
-			l := newLedger(tracedJob(filepath.Join(dir, "store"), seed))
-			err = canceled(ctx, t.killAtCalls(ctx, l, seed))
-			return l.counts, oracle.WithSeed(err, seed)
-		},
+		Case:  t.onStore(t.killAtCalls),
+	}
+}
+
+// onStore makes a case of what is played on a store in a directory of its own.
+func (t *tracer) onStore(play func(context.Context, *ledger, uint64) error) func(context.Context, uint64) (runner.Counts, error) {
+	return func(ctx context.Context, seed uint64) (runner.Counts, error) {
+		dir, remove, err := t.h.scratch()
+		if err != nil {
+			return nil, err
+		}
+		defer remove()
+		l := newLedger(tracedJob(filepath.Join(dir, "store"), seed))
+		err = canceled(ctx, play(ctx, l, seed))
+		return l.counts, oracle.WithSeed(err, seed)
 	}
 }
 
@@ -196,16 +201,7 @@ func SyscallFaults(h Host) runner.Runner {
 		Name:  "failing system calls",
 		About: "EIO, ENOSPC, EMFILE, ENOMEM from the nth call on; typed errors, nothing lost",
 		Ready: straceReady,
-		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
-			dir, remove, err := h.scratch()
-			if err != nil {
-				return nil, err
-			}
-			defer remove()
-			l := newLedger(tracedJob(filepath.Join(dir, "store"), seed))
-			err = canceled(ctx, t.failCalls(ctx, l, seed))
-			return l.counts, oracle.WithSeed(err, seed)
-		},
+		Case:  t.onStore(t.failCalls),
 	}
 }
 
