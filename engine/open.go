@@ -66,8 +66,8 @@ func Open(dir string, o *Options) (*Engine, error) {
 	return e, nil
 }
 
-// open changes nothing before the lock is held, and nothing of an existing store
-// before every check has passed.
+// open changes nothing before the lock is held, and removes or rewrites nothing of an
+// existing store before every check has passed; L3 may begin a new manifest.
 func (e *Engine) open() error {
 	if err := e.openDir(); err != nil {
 		return err

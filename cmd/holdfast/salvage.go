@@ -34,7 +34,7 @@ log lost may have touched any key: a key with a lower revision may be out of dat
 
 When it ends with code 0, NEWDIR holds all that DIR did. Code 5 means that something
 was lost or is doubtful: NEWDIR holds the rest, and is durable. With any other code
-nothing is left in NEWDIR.
+nothing is left in NEWDIR, unless only the report could not be printed.
 
   holdfast salvage ./state ./rescued      rescue, and read the report
   holdfast check -d ./rescued             prove that the new store is sound
