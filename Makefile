@@ -59,7 +59,8 @@ schedule: ## orders of goroutines made from a seed (make schedule CASES=1000 SEE
 	$(GO) test -tags schedule -count=1 -timeout 60m -v ./fuzz/schedule -run orders -cases $(or $(CASES),1000) -seed $(or $(SEED),1) | grep -v '^=== '
 
 sites: ## every place in wal/ that looks at an error, and whether a test's fault got there
-	@mkdir -p bin && $(GO) test -count=1 -covermode=atomic -coverprofile=bin/wal.cover ./wal >/dev/null
+	@mkdir -p bin
+	$(GO) test -count=1 -covermode=atomic -coverprofile=bin/wal.cover ./wal
 	$(GO) run ./fuzz/sites -profile bin/wal.cover ./wal
 
 fuzz: ## every native fuzz target for T (make fuzz T=30s)
