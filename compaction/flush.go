@@ -15,6 +15,13 @@ type Stats struct {
 	Sets, Deletes, Ranges uint64
 	Bytes                 int64 // of keys and cells
 	Ingest                storage.IngestStats
+	Turnover              Turnover
+}
+
+// Turnover says what a flush did to the index of blobs.
+type Turnover struct {
+	set    map[BlobAt]bool
+	hidden []BlobAt // that the generation's range deletes took out
 }
 
 // maxSublevels is the number of sublevels of level zero above which a flush waits:
@@ -29,18 +36,22 @@ func Behind(st *storage.Store) bool { return st.Sublevels() > maxSublevels }
 const checkEvery = 1 << 10
 
 // Flush moves the frozen generation g into storage, together with the watermark w,
-// whose Entries it fills in. ready is called when the tables are built; what must
+// whose Entries it fills in. died are the blobs that a point of the generation
+// superseded. ready is called when the tables are built; what must
 // be true before storage may have the cells is true when it returns nil. When Flush
 // returns nil the cells are durable in storage
 // and visible in storage.Current; on an error nothing was changed that a reader or
 // a reopen can see, unless storage's gate closed.
-func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark, ready func() error) (Stats, error) {
+func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark, died []BlobAt, ready func() error) (Stats, error) {
 	g.Sort()
 	in, err := st.NewIngest()
 	if err != nil {
 		return Stats{}, fmt.Errorf("begin ingest: %w", err)
 	}
-	stats, err := build(ctx, g, in)
+	stats := Stats{Turnover: Turnover{set: make(map[BlobAt]bool)}}
+	if err = stats.unindex(ctx, g, st, in, died); err == nil {
+		err = stats.build(ctx, g, in)
+	}
 	if err == nil {
 		err = ready()
 	}
@@ -56,16 +67,16 @@ func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.
 }
 
 // build writes points and range tombstones side by side in key order.
-func build(ctx context.Context, g *cow.Generation, in *storage.Ingest) (s Stats, err error) {
+func (s *Stats) build(ctx context.Context, g *cow.Generation, in *storage.Ingest) error {
 	ranges := g.Ranges()
 	it := g.NewIter(math.MaxUint64) // frozen: the newest version is the one
 	for n, ok := 0, it.First(); ok || len(ranges) > 0; n++ {
 		if n%checkEvery == 0 && ctx.Err() != nil {
-			return s, ctx.Err()
+			return ctx.Err()
 		}
 		if len(ranges) > 0 && (!ok || bytes.Compare(ranges[0].Lower, it.Key()) <= 0) {
 			if err := in.DeleteRange(ranges[0].Lower, ranges[0].Upper); err != nil {
-				return s, err
+				return err
 			}
 			s.Ranges++
 			ranges = ranges[1:]
@@ -75,18 +86,21 @@ func build(ctx context.Context, g *cow.Generation, in *storage.Ingest) (s Stats,
 		case cell == nil: // P2
 		case cell.Kind() == cow.Tombstone:
 			if err := in.Delete(it.Key()); err != nil {
-				return s, err
+				return err
 			}
 			s.Deletes++
 			s.Bytes += int64(len(it.Key()))
 		default:
 			if err := in.Set(it.Key(), cell); err != nil {
-				return s, err
+				return err
+			}
+			if err := s.index(in, it.Key(), cell); err != nil {
+				return err
 			}
 			s.Sets++
 			s.Bytes += int64(len(it.Key()) + len(cell))
 		}
 		ok = it.Next()
 	}
-	return s, nil
+	return nil
 }

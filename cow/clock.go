@@ -1,7 +1,6 @@
 package cow
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -77,17 +76,16 @@ func (c *Clock) Release(h *Hold) {
 	}
 }
 
+// Oldest is the lowest registered number: no snapshot reads below it. Without any it is
+// the highest number there is; one that registers later reads at what is published by
+// then.
+func (c *Clock) Oldest() uint64 { return c.newestCut.Load() - 1 }
+
 // keep is the number whose version, and everything newer, must stay.
 //
 // Order (C3): published first. Read the other way round, a snapshot could
 // register after the second load with a number below the one loaded here.
 func (c *Clock) keep() uint64 {
 	p := c.published.Load()
-	o := c.newestCut.Load()
-	if o == 0 {
-		o = math.MaxUint64
-	} else {
-		o--
-	}
-	return min(p, o)
+	return min(p, c.Oldest())
 }

@@ -19,8 +19,8 @@ const (
 
 // Batch collects writes that Apply commits all or nothing, as one commit. Later
 // writes win over earlier ones. A Batch is for one goroutine. Keys and values are
-// copied; a large value goes to its pack at once, and is garbage there if the
-// batch is not applied.
+// copied; a large value goes to its pack at once, which is not collected before
+// Reset or Close.
 type Batch struct {
 	e        *Engine
 	ops      opList
@@ -29,6 +29,7 @@ type Batch struct {
 	ranges   int
 	unsorted bool // a range delete came after a point: normalise
 	puts     bool
+	blobs    [][]byte // references whose packs are held until Reset or Close
 }
 
 // NewBatch returns an empty batch. Close gives its memory back.
@@ -41,8 +42,13 @@ func (e *Engine) NewBatch() *Batch {
 // Len is the number of writes in the batch.
 func (b *Batch) Len() int { return b.points + b.ranges }
 
-// Reset empties the batch for reuse.
-func (b *Batch) Reset() { *b = Batch{e: b.e, ops: b.ops[:0]} }
+// Reset empties the batch for reuse. Large values that were not applied are garbage.
+func (b *Batch) Reset() {
+	for _, ref := range b.blobs {
+		b.e.packs.Settle(ref)
+	}
+	*b = Batch{e: b.e, ops: b.ops[:0]}
+}
 
 // maxPooled is the largest buffer, in bytes, that goes back to the pool (I10).
 const maxPooled = 1 << 20
@@ -76,6 +82,7 @@ func (b *Batch) Put(key, value []byte) error {
 	if err != nil {
 		return b.refuse(err)
 	}
+	b.blobs = append(b.blobs, ref)
 	return b.point(cow.Blob, key, ref)
 }
 

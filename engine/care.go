@@ -155,6 +155,9 @@ func (e *Engine) checkpointTo(ctx context.Context, tmp string) error {
 	}
 	release := e.log.Pin()
 	defer release()
+	// L3's copy names what the packs hold now.
+	e.collecting.Lock()
+	defer e.collecting.Unlock()
 	mark, err := e.store.Checkpoint(fs.PathJoin(tmp, l3Name))
 	if err != nil {
 		return err
@@ -162,8 +165,7 @@ func (e *Engine) checkpointTo(ctx context.Context, tmp string) error {
 	if err := e.packs.Seal(); err != nil {
 		return err
 	}
-	// No pack is removed while a store is open, so all that are sealed are the ones
-	// that can be reached; what began since holds nothing at or below through.
+	// What began since it was sealed holds nothing at or below through.
 	if err := e.packs.LinkTo(fs, fs.PathJoin(tmp, packsName), nil); err != nil {
 		return err
 	}

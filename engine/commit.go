@@ -84,10 +84,10 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 	}
 	yield.Point("commit.admitted")
 	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, nil)
-	if err != nil {
-		return 0, door(err)
+	if err = door(err); errors.Is(err, ErrInDoubt) {
+		b.blobs = nil // it may be placed yet: its packs stay until a reopen knows
 	}
-	return lsn, nil
+	return lsn, err
 }
 
 // admit waits while the generations are full, holding nothing.
@@ -200,10 +200,15 @@ func (e *Engine) place(lsn uint64, payload []byte) error {
 			ranges = append(ranges, cow.Range{Lower: o.key, Upper: o.payload})
 			continue
 		}
-		g.Put(hashKey(o.key), o.key, lsn, cow.Header{Kind: o.kind, Revision: lsn}, o.payload)
+		hash := hashKey(o.key)
+		g.Put(hash, o.key, lsn, cow.Header{Kind: o.kind, Revision: lsn}, o.payload)
+		if err := e.blobs.count(hash, o, lsn); err != nil {
+			return err
+		}
 	}
 	if ranges != nil {
 		g.DeleteRange(lsn, ranges)
+		e.blobs.countRange()
 	}
 	return nil
 }

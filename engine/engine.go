@@ -50,6 +50,10 @@ type Engine struct {
 	snapMu    sync.Mutex
 	snapshots map[*Snapshot]struct{}
 
+	blobs      blobs
+	collecting sync.Mutex // held by who removes or rewrites packs, and by checkpoints
+	collector  collector
+
 	flusher flusher
 	life    context.Context // ends when Close begins
 	end     context.CancelFunc

@@ -75,6 +75,10 @@ func (e *Engine) runFlusher() {
 			if e.life.Err() != nil {
 				return
 			}
+			broken := err != nil && !transient(err)
+			if broken { // before whoever waits for the flush hears of it
+				e.fail(fmt.Errorf("flush: %w", err))
+			}
 			e.flusher.note(func() {
 				if e.flusher.err = err; err == nil {
 					e.flusher.flushed = gen.last
@@ -86,7 +90,7 @@ func (e *Engine) runFlusher() {
 			case err == nil:
 				retry = flushRetryLeast
 				e.unstall()
-			case transient(err):
+			case !broken:
 				e.logger.Warn("flush will be tried again", "error", err, "after", retry)
 				select {
 				case <-yield.NewTimer(retry).C:
@@ -94,8 +98,8 @@ func (e *Engine) runFlusher() {
 					return
 				}
 				retry = min(2*retry, flushRetryMost)
-			default:
-				e.fail(fmt.Errorf("flush: %w", err))
+			}
+			if broken {
 				return
 			}
 		}
@@ -114,7 +118,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	durable := make(chan error, 1)
 	e.background(func() { durable <- e.log.WaitDurable(ctx, gen.last) })
 	w := storage.Watermark{LSN: gen.last, Generation: e.generation + 1, UUID: e.uuid}
-	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w, func() error { return <-durable })
+	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w, e.blobs.died(gen.last), func() error { return <-durable })
 	if err != nil {
 		return err
 	}
@@ -124,6 +128,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	e.swapBase(gen, e.store.Current())
 	yield.Point("flush.swapped")
 	e.generation++
+	e.blobs.flushed(gen.last, stats.Turnover)
 	e.boundSnapshots()
 	// Order (I6): view, then STATE. Only now may the log be recycled.
 	if err := e.log.SetFlushed(gen.last, e.generation, e.packs.High()); err != nil {

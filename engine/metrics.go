@@ -24,6 +24,7 @@ type Metrics struct {
 	Packs     mmap.Metrics
 	Log       wal.Metrics
 	Flush     FlushMetrics
+	Collect   CollectMetrics
 	Stall     StallMetrics
 	Snapshots SnapshotMetrics
 }
@@ -51,6 +52,16 @@ func (m *FlushMetrics) add(s compaction.Stats, took time.Duration) {
 	m.Ranges += s.Ranges
 	m.Bytes += s.Bytes
 	m.Took += took
+}
+
+// CollectMetrics says what large values take, and what was given back since Open.
+type CollectMetrics struct {
+	Live      int64  // bytes of the values that keys name, as stored
+	Keys      int    // that name one
+	Removed   uint64 // packs
+	Rewritten uint64 // packs
+	Copied    uint64 // bytes, by rewrites
+	Freed     uint64 // bytes
 }
 
 // StallMetrics says how long writers waited for flushes.
@@ -97,6 +108,11 @@ func (e *Engine) Metrics() Metrics {
 	m.Flush = e.flusher.stats
 	m.Flush.Failed = e.flusher.failed
 	e.flusher.mu.Unlock()
+	e.blobs.mu.Lock()
+	if m.Collect = e.collector.stats; e.blobs.acc != nil {
+		m.Collect.Live, m.Collect.Keys = e.blobs.acc.Live(), e.blobs.acc.Len()
+	}
+	e.blobs.mu.Unlock()
 	e.stall.mu.Lock()
 	m.Stall = StallMetrics{e.stall.count, e.stall.total}
 	e.stall.mu.Unlock()

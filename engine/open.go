@@ -85,6 +85,9 @@ func (e *Engine) open() error {
 	if err != nil {
 		return err
 	}
+	if err := e.loadBlobs(mark); err != nil {
+		return err
+	}
 	rec, err := e.recover(st, mark)
 	if err != nil {
 		return err
@@ -106,6 +109,8 @@ func (e *Engine) open() error {
 		return err
 	}
 	e.background(e.runFlusher)
+	e.removeOrphans()
+	e.background(e.runCollector)
 	if e.opts.DiskReserve > 0 {
 		_ = e.checkDisk(0) // sets lowDisk: a short life must not begin with it off
 		e.background(e.watchDisk)

@@ -86,6 +86,10 @@ type Options struct {
 	// zero is a quarter of MemoryBudget, negative turns it off. Large values look
 	// at the disk each time, small ones see a change within a second.
 	DiskReserve int64
+	// SpaceAmp is how much disk large values may take, as a multiple of the bytes
+	// that keys still name, before packs are rewritten without their garbage. Less
+	// means less disk and more writing. Zero is 1.3, the least 1.05.
+	SpaceAmp float64
 	// StallLimit is how long a write may wait for a flush before it gets ErrBusy.
 	// Zero is 30 s.
 	StallLimit time.Duration
@@ -140,6 +144,9 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.StallLimit == 0 {
 		c.StallLimit = 30 * time.Second
 	}
+	if c.SpaceAmp == 0 {
+		c.SpaceAmp = 1.3
+	}
 	if c.LargeValue == 0 {
 		c.LargeValue = 64 << 10
 	}
@@ -168,6 +175,8 @@ func (o *Options) withDefaults() (Options, error) {
 		return c, bad("MemoryBudget", "at least 16 MiB", c.MemoryBudget)
 	case c.MaxBatch < 0 || c.MaxBatch > c.MemoryBudget/2:
 		return c, bad("MaxBatch", "between zero and half of MemoryBudget", c.MaxBatch)
+	case !(c.SpaceAmp >= 1.05): // NaN, too
+		return c, bad("SpaceAmp", "at least 1.05", c.SpaceAmp)
 	case c.StallLimit < 0:
 		return c, bad("StallLimit", "negative", c.StallLimit)
 	case c.LargeValue < minLargeValue:

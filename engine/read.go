@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"hash/maphash"
 	"math/rand/v2"
@@ -139,11 +140,24 @@ func (e *Engine) Get(key []byte) ([]byte, error) { return e.GetInto(nil, key) }
 // GetInto appends the value of key to dst. It allocates only what dst lacks. A
 // value that is empty leaves dst as it was, but never nil.
 func (e *Engine) GetInto(dst, key []byte) ([]byte, error) {
-	cell, _, err := e.find(key)
-	if err != nil {
-		return dst, err
+	for last := cow.Cell(nil); ; {
+		cell, _, err := e.find(key)
+		if err != nil {
+			return dst, err
+		}
+		out, err := e.appendValue(dst, cell)
+		if !collected(err, cell, last) {
+			return out, err
+		}
+		last = cell
 	}
-	return e.appendValue(dst, cell)
+}
+
+// collected says that a read must look its key up again: what the cell named was
+// collected between look-up and open, so that by now the key names something else. The
+// same cell a second time is a loss.
+func collected(err error, cell, last cow.Cell) bool {
+	return errors.Is(err, mmap.ErrMissing) && !bytes.Equal(cell, last)
 }
 
 func (e *Engine) appendValue(dst []byte, cell cow.Cell) ([]byte, error) {
@@ -172,11 +186,23 @@ func (e *Engine) appendValue(dst []byte, cell cow.Cell) ([]byte, error) {
 // or mapped raw. The bytes are valid inside fn only and must not be changed; fn's
 // error is returned as it is.
 func (e *Engine) View(key []byte, fn func(value []byte) error) error {
-	cell, _, err := e.find(key)
-	if err != nil {
-		return err
+	for last := cow.Cell(nil); ; {
+		cell, _, err := e.find(key)
+		if err != nil {
+			return err
+		}
+		if cell.Kind() == cow.Value {
+			return fn(cell.Payload())
+		}
+		b, err := e.openBlob(cell)
+		if err == nil {
+			return viewBlob(b, fn)
+		}
+		if !collected(err, cell, last) {
+			return err
+		}
+		last = cell
 	}
-	return e.viewValue(cell, fn)
 }
 
 func (e *Engine) viewValue(cell cow.Cell, fn func(value []byte) error) error {
@@ -187,9 +213,13 @@ func (e *Engine) viewValue(cell cow.Cell, fn func(value []byte) error) error {
 	if err != nil {
 		return err
 	}
+	return viewBlob(b, fn)
+}
+
+func viewBlob(b *mmap.Blob, fn func(value []byte) error) error {
 	defer b.Close()
 	var fromUser error
-	err = b.View(func(value []byte) error {
+	err := b.View(func(value []byte) error {
 		fromUser = fn(value)
 		return fromUser
 	})

@@ -33,7 +33,7 @@ func Prefix(p []byte) Range {
 type Item struct {
 	key  []byte
 	cell cow.Cell
-	e    *Engine
+	s    *Snapshot
 }
 
 // Key of the item; copy it to keep it.
@@ -57,7 +57,8 @@ func (i Item) Value() ([]byte, error) {
 	if i.cell.Kind() == cow.Value {
 		return i.cell.Payload(), nil
 	}
-	return i.e.appendValue(nil, i.cell)
+	value, err := i.s.e.appendValue(nil, i.cell)
+	return value, i.s.because(err)
 }
 
 // Scan walks the keys of r in order, as they were at the moment the loop begins.
@@ -88,7 +89,7 @@ func (s *Snapshot) scan(r Range, yield func(Item, error) bool) {
 			yield(Item{}, err)
 			return
 		}
-		if !ok || !yield(Item{m.key, m.cell, s.e}, nil) {
+		if !ok || !yield(Item{m.key, m.cell, s}, nil) {
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/mmap"
 	"github.com/holdfastdb/holdfast/yield"
 )
 
@@ -169,7 +170,16 @@ func (s *Snapshot) GetInto(dst, key []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	return s.e.appendValue(dst, cell)
+	dst, err = s.e.appendValue(dst, cell)
+	return dst, s.because(err)
+}
+
+// because gives the reason for a value that was collected: the snapshot ended.
+func (s *Snapshot) because(err error) error {
+	if errors.Is(err, mmap.ErrMissing) && s.view.Load() == nil {
+		return s.ended()
+	}
+	return err
 }
 
 // View calls fn with the value that key had; see [Engine.View].
@@ -178,7 +188,7 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 	if err != nil {
 		return err
 	}
-	return s.e.viewValue(cell, fn)
+	return s.because(s.e.viewValue(cell, fn))
 }
 
 // Has says whether key had a value.

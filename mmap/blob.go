@@ -16,6 +16,7 @@ type Blob struct {
 	s   *Store
 	ref Ref
 	p   *pack
+	at  uint64 // where the blob lies in the file
 
 	mu     sync.Mutex // guards users, closed and the making of layout and win
 	users  int
@@ -38,11 +39,16 @@ func (s *Store) Open(ref []byte) (*Blob, error) {
 	if err != nil {
 		return nil, s.seen(err)
 	}
-	if end := r.Offset + r.Stored; end > p.published.Load() {
+	at, ok := p.place(r.Offset)
+	if !ok {
 		s.release(p)
-		return nil, s.seen(p.corrupt(r.Offset, fmt.Sprintf("blob ends at %d, pack at %d", end, p.published.Load()), nil))
+		return nil, fmt.Errorf("%w: blob at %d of %s was collected", ErrMissing, r.Offset, packName(r.Pack))
 	}
-	b := &Blob{s: s, ref: r, p: p}
+	if end := at + r.Stored; end > p.published.Load() {
+		s.release(p)
+		return nil, s.seen(p.corrupt(at, fmt.Sprintf("blob ends at %d, pack at %d", end, p.published.Load()), nil))
+	}
+	b := &Blob{s: s, ref: r, p: p, at: at}
 	if w := s.windows.get(windowKey{r.Pack, r.Offset}); w != nil {
 		if w.ref == r {
 			b.win.Store(w)
@@ -111,7 +117,7 @@ func (b *Blob) fetch(dst []byte, at uint64) error {
 			return nil
 		}))
 	}
-	return b.p.read(dst, b.ref.Offset+at)
+	return b.p.read(dst, b.at+at)
 }
 
 // faulted turns a fault into ErrCorrupt and takes the mapping out of use.
@@ -122,7 +128,7 @@ func (b *Blob) faulted(w *window, at uint64, err error) error {
 	}
 	b.s.stats.faults.Add(1)
 	b.s.windows.forget(w)
-	return b.p.corrupt(b.ref.Offset+at, "mapped page is gone", f)
+	return b.p.corrupt(b.at+at, "mapped page is gone", f)
 }
 
 // load reads and verifies header and footer, once.
@@ -159,7 +165,7 @@ func (b *Blob) mapped(evict bool) *window {
 		return w
 	}
 	r := b.ref
-	if b.p.synced.Load() < r.Offset+r.Stored {
+	if b.p.synced.Load() < b.at+r.Stored {
 		return nil // M6
 	}
 	b.mu.Lock()
@@ -188,8 +194,8 @@ func (b *Blob) mapNew(evict bool) *window {
 	if ws.maxBytes == 0 || fd == ^uintptr(0) {
 		return nil
 	}
-	start := r.Offset &^ uint64(pageSize-1)
-	n := r.Offset + r.Stored - start
+	start := b.at &^ uint64(pageSize-1)
+	n := b.at + r.Stored - start
 	if n > uint64(ws.maxBytes) || !ws.reserve(pages(int(n)), evict) {
 		return nil
 	}
@@ -201,7 +207,7 @@ func (b *Blob) mapNew(evict bool) *window {
 	}
 	l := b.layout.Load()
 	return ws.add(&window{
-		key: windowKey{r.Pack, r.Offset}, ref: r, region: region, blob: region[r.Offset-start:],
+		key: windowKey{r.Pack, r.Offset}, ref: r, region: region, blob: region[b.at-start:],
 		layout: l, verified: make([]atomic.Uint32, (len(l.sums)+31)/32),
 	})
 }
@@ -221,11 +227,11 @@ func (b *Blob) frame(l *layout, i uint64, dst []byte) error {
 	}
 	// Checked on the copy, so that nothing can change in between.
 	if checksum(stored) != l.sums[i] {
-		return b.p.corrupt(b.ref.Offset+at, fmt.Sprintf("frame %d: checksum", i), nil)
+		return b.p.corrupt(b.at+at, fmt.Sprintf("frame %d: checksum", i), nil)
 	}
 	if b.ref.Codec == Zstd {
 		if err := decodeFrame(dst, stored); err != nil {
-			return b.p.corrupt(b.ref.Offset+at, fmt.Sprintf("frame %d", i), err)
+			return b.p.corrupt(b.at+at, fmt.Sprintf("frame %d", i), err)
 		}
 	}
 	return nil
@@ -330,7 +336,7 @@ func (b *Blob) verifyMapped(l *layout, w *window, i uint64) error {
 	}
 	if sum != l.sums[i] {
 		b.s.windows.forget(w)
-		return b.p.corrupt(b.ref.Offset+blobHeaderLen+from, fmt.Sprintf("frame %d: checksum", i), nil)
+		return b.p.corrupt(b.at+blobHeaderLen+from, fmt.Sprintf("frame %d: checksum", i), nil)
 	}
 	w.setVerified(i)
 	return nil

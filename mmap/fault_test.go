@@ -177,8 +177,10 @@ func TestStore_foreign(t *testing.T) {
 	require.ErrorIs(t, memStore(t, fix(bad), 1).Verify(im.refs[0]), ErrForeign)
 
 	bad = bytes.Clone(im.pack)
-	bad[8] = 2
+	bad[8] = 3
 	require.ErrorIs(t, memStore(t, fix(bad), 1).Verify(im.refs[0]), ErrVersion)
+	bad[8] = rewrittenFormat // and no table
+	require.ErrorIs(t, memStore(t, fix(bad), 1).Verify(im.refs[0]), ErrCorrupt)
 
 	// The file of pack 1 under the name of pack 2.
 	r2 := r

@@ -11,10 +11,12 @@ import (
 
 // The layout is in doc.go.
 const (
-	packMagic     = "HOLDPACK"
-	packFormat    = 1
-	packHeaderLen = 4096
-	packSuffix    = ".pack"
+	packMagic  = "HOLDPACK"
+	packFormat = 1
+	// rewrittenFormat has a table of where its blobs were.
+	rewrittenFormat = 2
+	packHeaderLen   = 4096
+	packSuffix      = ".pack"
 
 	blobMagic     = "HFB1"
 	blobHeaderLen = 64
@@ -60,8 +62,8 @@ func encodePackHeader(uuid [16]byte, num, epoch uint64) []byte {
 	return b
 }
 
-func checkPackHeader(b []byte, uuid [16]byte, num uint64) error {
-	bad := func(what string) error { return &CorruptError{File: packName(num), What: what} }
+func checkPackHeader(b []byte, uuid [16]byte, num uint64) (rewritten bool, err error) {
+	bad := func(what string) (bool, error) { return false, &CorruptError{File: packName(num), What: what} }
 	switch {
 	case len(b) != packHeaderLen:
 		return bad("pack header: cut short")
@@ -70,16 +72,17 @@ func checkPackHeader(b []byte, uuid [16]byte, num uint64) error {
 	case binary.LittleEndian.Uint32(b[packHeaderLen-4:]) != checksum(b[:packHeaderLen-4]):
 		return bad("pack header: checksum")
 	}
-	if f := binary.LittleEndian.Uint32(b[8:]); f != packFormat {
-		return fmt.Errorf("%w: %s: format %d", ErrVersion, packName(num), f)
+	format := binary.LittleEndian.Uint32(b[8:])
+	if format != packFormat && format != rewrittenFormat {
+		return false, fmt.Errorf("%w: %s: format %d", ErrVersion, packName(num), format)
 	}
 	if !bytes.Equal(b[16:32], uuid[:]) {
-		return fmt.Errorf("%w: %s: uuid %x", ErrForeign, packName(num), b[16:32])
+		return false, fmt.Errorf("%w: %s: uuid %x", ErrForeign, packName(num), b[16:32])
 	}
 	if n := binary.LittleEndian.Uint64(b[32:]); n != num {
 		return bad(fmt.Sprintf("pack header: number %d", n))
 	}
-	return nil
+	return format == rewrittenFormat, nil
 }
 
 // layout is a blob's header and footer, verified: where each frame is.

@@ -18,6 +18,7 @@ type pack struct {
 
 	// Guarded by packs.mu.
 	refs    int
+	pending int
 	removed bool // not in the table any more; its file goes with the last pin
 
 	// published is how many bytes readers may touch: all of an older pack,
@@ -29,6 +30,10 @@ type pack struct {
 	mu    sync.Mutex // guards file and known; see release
 	file  vfs.File
 	known bool // header was verified in this open
+
+	// Of a rewritten pack; set with known.
+	rewritten bool
+	moved     []moved // ascending
 }
 
 // maxOpenPacks bounds idle open files.
@@ -98,13 +103,19 @@ func (s *Store) checkPack(f vfs.File, p *pack) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("mmap: %s: pack header: %w", packName(p.num), err)
 	}
-	if err := checkPackHeader(head[:n], s.o.UUID, p.num); err != nil {
+	rewritten, err := checkPackHeader(head[:n], s.o.UUID, p.num)
+	if err != nil {
 		return err
 	}
 	if p.published.Load() == 0 { // not one of ours
 		fi, err := f.Stat()
 		if err != nil {
 			return fmt.Errorf("mmap: %s: stat: %w", packName(p.num), err)
+		}
+		if rewritten {
+			if err := p.loadMoved(f, head, uint64(fi.Size())); err != nil {
+				return err
+			}
 		}
 		p.published.Store(uint64(fi.Size()))
 		p.synced.Store(uint64(fi.Size()))
@@ -123,7 +134,11 @@ func (s *Store) release(p *pack) {
 			s.packs.open--
 		}
 	}
+	gone := p.refs == 0 && p.removed
 	s.packs.mu.Unlock()
+	if gone { // a reader may have mapped it since it was removed or replaced
+		s.windows.dropPack(p.num)
+	}
 	if f != nil {
 		if err := f.Close(); err != nil {
 			s.log.Warn("mmap: closing a pack after reading", "pack", packName(p.num), "err", err)
@@ -150,6 +165,10 @@ func (s *Store) Remove(num uint64) error {
 	if p == nil {
 		s.packs.mu.Unlock()
 		return fmt.Errorf("%w: %s", ErrMissing, packName(num))
+	}
+	if p.pending > 0 {
+		s.packs.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrPending, packName(num))
 	}
 	delete(s.packs.m, num)
 	p.removed = true

@@ -137,6 +137,9 @@ func simLife(t *testing.T, fs *simfs.FS, fault *simfs.Fault, cause error, at str
 		require.NoError(t, s.Has(e.ref), at)
 	}
 	right("link", s.LinkTo(fs, "copy", nil))
+	for _, e := range written {
+		s.Settle(e.ref)
+	}
 	switch err := s.Remove(1); {
 	case poisoned && errors.Is(err, ErrNotSealed): // and never will be
 	case right("remove", err):

@@ -83,6 +83,9 @@ func (s *Store) forget(num uint64) {
 	p := s.packs.m[num]
 	s.packs.m[num] = &pack{num: num, name: s.path(num)}
 	var f vfs.File
+	if p != nil {
+		p.removed = true // so that its last reader closes it
+	}
 	if p != nil && p.refs == 0 {
 		if f, p.file = p.file, nil; f != nil {
 			s.packs.open--
@@ -108,7 +111,7 @@ func (s *Store) Exists(ref []byte) error {
 			return err
 		}
 		if checksum(*buf) != l.sums[i] {
-			return b.p.corrupt(b.ref.Offset+blobHeaderLen+from, fmt.Sprintf("frame %d: checksum", i), nil)
+			return b.p.corrupt(b.at+blobHeaderLen+from, fmt.Sprintf("frame %d: checksum", i), nil)
 		}
 		return nil
 	})

@@ -127,6 +127,7 @@ func TestStore_Remove_unpinnedMapping(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, 2, s.Metrics().Mappings)
+	s.Settle(ref)
 	require.NoError(t, s.Remove(1))
 	require.Equal(t, 1, s.Metrics().Mappings)
 	got, err := view(s, other)

@@ -64,6 +64,9 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 		}
 		return nil, err
 	}
+	s.packs.mu.Lock()
+	w.pack.pending++
+	s.packs.mu.Unlock()
 	w.size += stored + pad
 	w.pack.published.Store(w.size)
 	s.writes++

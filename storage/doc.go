@@ -44,8 +44,10 @@
 // Pebble carry one byte in front:
 //
 //	prefix  what follows
-//	0x00    storage's own keys: "cuts", "watermark"
-//	0x01-   kept free for the engine's keys (blob index, expiry, sources)
+//	0x00    storage's own keys: "blobs", "cuts", "watermark"
+//	0x01    index of blobs: pack and offset, big-endian; its value is the bytes
+//	        the blob takes (uvarint) and the user key whose cell names it
+//	0x02-   kept free (expiry, sources)
 //	0x10    user key, as given; its value is the cell
 //	0x11-   kept free
 //

@@ -41,12 +41,14 @@ type Ingest struct {
 	open    bool   // the part [from, ceil) is not written yet
 	from    []byte // user key
 
-	sample sampler
-	stats  IngestStats
-	err    error
-	done   bool
-	buf    []byte
-	buf2   []byte
+	blobs   map[blobAt][]byte // the index of blobs: entries to set, nil for those to drop
+	indexed bool
+	sample  sampler
+	stats   IngestStats
+	err     error
+	done    bool
+	buf     []byte
+	buf2    []byte
 }
 
 // IngestStats says what one ingest brought.
@@ -331,6 +333,9 @@ func (in *Ingest) commit(w Watermark) (IngestStats, error) {
 		return in.stats, err
 	}
 	s.mark.Store(&markState{w, true})
+	if in.indexed {
+		s.indexed.Store(true)
+	}
 	if newCuts {
 		s.mu.Lock()
 		s.cuts = cuts
@@ -349,12 +354,18 @@ func (in *Ingest) writeOwn(w Watermark, cuts cutPoints, newCuts bool) error {
 		return err
 	}
 	in.table = t // so that Abort closes it
+	if err := in.writeIndexed(t); err != nil {
+		return err
+	}
 	if newCuts {
 		if err := t.w.Set(cutsKey, cuts.encode()); err != nil {
 			return err
 		}
 	}
 	if err := t.w.Set(watermarkKey, w.encode()); err != nil {
+		return err
+	}
+	if err := in.writeBlobs(t); err != nil {
 		return err
 	}
 	in.finish()

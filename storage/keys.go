@@ -3,6 +3,8 @@ package storage
 // The one-byte prefixes of the room sign.
 const (
 	ownPrefix     = 0x00
+	blobPrefix    = 0x01
+	blobPrefixEnd = blobPrefix + 1
 	userPrefix    = 0x10
 	userPrefixEnd = userPrefix + 1
 )
@@ -10,6 +12,7 @@ const (
 var (
 	watermarkKey = []byte("\x00watermark")
 	cutsKey      = []byte("\x00cuts")
+	indexedKey   = []byte("\x00blobs")
 
 	userLowest = []byte{userPrefix}
 	userEnd    = []byte{userPrefixEnd}

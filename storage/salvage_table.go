@@ -209,7 +209,7 @@ func (it *RemnantIter) step() (ok bool, err error) {
 		case ownPrefix:
 			it.own(inner, kv.InPlaceValue())
 			continue
-		default:
+		default: // the index of blobs is made anew from the cells
 			continue
 		}
 		it.deleted, it.cell = false, nil

@@ -198,7 +198,11 @@ func (sn *Snapshot) refillLocked(sl *slot) error {
 
 // NewIter walks the user keys in [lower, upper); nil is open. It holds a
 // reference to the snapshot until its Close.
-func (sn *Snapshot) NewIter(lower, upper []byte) (_ *Iter, err error) {
+func (sn *Snapshot) NewIter(lower, upper []byte) (*Iter, error) {
+	return sn.newIter(lowerBound(lower), upperBound(upper))
+}
+
+func (sn *Snapshot) newIter(lo, hi []byte) (_ *Iter, err error) {
 	s := sn.store
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -213,7 +217,6 @@ func (sn *Snapshot) NewIter(lower, upper []byte) (_ *Iter, err error) {
 			sn.Release()
 		}
 	}()
-	lo, hi := lowerBound(lower), upperBound(upper)
 	if bytes.Compare(lo, hi) > 0 {
 		hi = lo // empty, where Pebble's iterators assume order
 	}

@@ -32,6 +32,7 @@ type Store struct {
 	current atomic.Pointer[Snapshot] // the store holds one reference to it
 	epoch   atomic.Uint64            // goes up with each compaction; see slots.go
 	mark    atomic.Pointer[markState]
+	indexed atomic.Bool // the index of blobs is exact
 	seen    sublevelCache
 	faults  faultLog
 
@@ -239,9 +240,11 @@ func (s *Store) load() error {
 		return err
 	}
 	if ok {
-		s.cuts, err = decodeCuts(b)
+		if s.cuts, err = decodeCuts(b); err != nil {
+			return err
+		}
 	}
-	return err
+	return s.loadIndexed(sn)
 }
 
 // events records what Pebble reports. It calls some of these with its lock

@@ -1,0 +1,218 @@
+package compaction
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/holdfastdb/holdfast/mmap"
+)
+
+// BlobAt is where a blob lies.
+type BlobAt struct{ Pack, Offset uint64 }
+
+// BlobKey stands for a key: two independent hashes of it, of 64 bits each, so that no
+// two keys of a store share one.
+type BlobKey [2]uint64
+
+// Blobs accounts for large values: which blob each key names, and which died but may
+// still be read. It takes some 120 bytes a blob. It follows the commits in their order
+// and the flushes in theirs; its owner serialises the calls.
+//
+//   - B1: whatever a cell names, in a generation or in L3, is kept.
+//   - B2: what died is kept until L3 has the commit that killed it, and no snapshot is
+//     older than that commit (I7).
+type Blobs struct {
+	byKey   map[BlobKey]BlobAt
+	packs   map[uint64]*packBlobs
+	placed  []BlobAt // of commits above flushed, in their order
+	numbers []uint64 // commit numbers of placed
+	dead    []death  // by number
+	flushed uint64
+	live    int64 // bytes
+}
+
+type packBlobs struct {
+	kept  map[uint64]kept // by offset
+	bytes int64
+}
+
+type kept struct {
+	key    BlobKey
+	stored uint64
+}
+
+type death struct {
+	lsn    uint64
+	at     BlobAt
+	stored uint64
+}
+
+// NewBlobs begins an account at the watermark.
+func NewBlobs(flushed uint64) *Blobs {
+	return &Blobs{byKey: make(map[BlobKey]BlobAt), packs: make(map[uint64]*packBlobs), flushed: flushed}
+}
+
+// Len is the number of keys that name a blob.
+func (b *Blobs) Len() int { return len(b.byKey) }
+
+// Live is how many bytes the blobs take that keys name.
+func (b *Blobs) Live() int64 { return b.live }
+
+// Load enters what L3 has.
+func (b *Blobs) Load(key BlobKey, at BlobAt, stored uint64) { b.enter(key, at, stored) }
+
+// Put says that commit lsn let key name a blob.
+func (b *Blobs) Put(key BlobKey, at BlobAt, stored, lsn uint64) {
+	if old, ok := b.byKey[key]; ok && old != at {
+		b.die(old, lsn)
+	}
+	if p := b.packs[at.Pack]; p != nil && p.kept[at.Offset].stored != 0 && b.byKey[key] != at {
+		// A batch that is applied again, after its blob died.
+		b.dead = slices.DeleteFunc(b.dead, func(d death) bool { return d.at == at })
+	}
+	b.enter(key, at, stored)
+	b.placed, b.numbers = append(b.placed, at), append(b.numbers, lsn)
+}
+
+func (b *Blobs) enter(key BlobKey, at BlobAt, stored uint64) {
+	if b.byKey[key] != at {
+		b.byKey[key] = at
+		b.live += int64(stored)
+	}
+	p := b.packs[at.Pack]
+	if p == nil {
+		p = &packBlobs{kept: make(map[uint64]kept)}
+		b.packs[at.Pack] = p
+	}
+	if _, ok := p.kept[at.Offset]; !ok {
+		p.bytes += int64(stored)
+	}
+	p.kept[at.Offset] = kept{key, stored}
+}
+
+// Delete says that commit lsn wrote something else to key.
+func (b *Blobs) Delete(key BlobKey, lsn uint64) {
+	if old, ok := b.byKey[key]; ok {
+		delete(b.byKey, key)
+		b.die(old, lsn)
+	}
+}
+
+func (b *Blobs) die(at BlobAt, lsn uint64) {
+	d := death{lsn, at, b.packs[at.Pack].kept[at.Offset].stored}
+	b.live -= int64(d.stored)
+	i := len(b.dead)
+	for i > 0 && b.dead[i-1].lsn > lsn {
+		i--
+	}
+	b.dead = slices.Insert(b.dead, i, d)
+}
+
+// Unflushed is how many bytes died that only a flush makes collectable.
+func (b *Blobs) Unflushed() (n int64) {
+	for i := len(b.dead) - 1; i >= 0 && b.dead[i].lsn > b.flushed; i-- {
+		n += int64(b.dead[i].stored)
+	}
+	return n
+}
+
+// Died lists what died above the last flush and through number last.
+func (b *Blobs) Died(last uint64) (out []BlobAt) {
+	for _, d := range b.dead {
+		if d.lsn > b.flushed && d.lsn <= last {
+			out = append(out, d.at)
+		}
+	}
+	return out
+}
+
+// Flushed says that L3 has everything through last, and what became of the index: t
+// came back from that flush.
+func (b *Blobs) Flushed(last uint64, t Turnover) {
+	n := 0
+	for ; n < len(b.placed) && b.numbers[n] <= last; n++ {
+		// A range delete hid it before it came down.
+		if at := b.placed[n]; !t.set[at] {
+			b.hide(at, last)
+		}
+	}
+	b.placed, b.numbers = slices.Delete(b.placed, 0, n), slices.Delete(b.numbers, 0, n)
+	for _, at := range t.hidden {
+		b.hide(at, last)
+	}
+	b.flushed = last
+}
+
+// hide lets a blob die by a range delete at or below last, unless it died already.
+func (b *Blobs) hide(at BlobAt, last uint64) {
+	p := b.packs[at.Pack]
+	if p == nil {
+		return
+	}
+	if k, ok := p.kept[at.Offset]; ok && b.byKey[k.key] == at {
+		b.Delete(k.key, last)
+	}
+}
+
+// Collect forgets what died and cannot be read any more: oldest is the lowest number
+// that a snapshot may read at (B2).
+func (b *Blobs) Collect(oldest uint64) {
+	bound := min(oldest, b.flushed)
+	n := 0
+	for ; n < len(b.dead) && b.dead[n].lsn <= bound; n++ {
+		at := b.dead[n].at
+		p := b.packs[at.Pack]
+		p.bytes -= int64(b.dead[n].stored)
+		if delete(p.kept, at.Offset); len(p.kept) == 0 {
+			delete(b.packs, at.Pack)
+		}
+	}
+	b.dead = slices.Delete(b.dead, 0, n)
+}
+
+// KeptBytes is how many bytes of a pack may still be read.
+func (b *Blobs) KeptBytes(pack uint64) int64 {
+	if p := b.packs[pack]; p != nil {
+		return p.bytes
+	}
+	return 0
+}
+
+// Kept lists, by offset, the blobs of a pack that may still be read.
+func (b *Blobs) Kept(pack uint64) (out []mmap.Extent) {
+	p := b.packs[pack]
+	if p == nil {
+		return nil
+	}
+	for off, k := range p.kept {
+		out = append(out, mmap.Extent{Offset: off, Stored: k.stored})
+	}
+	slices.SortFunc(out, func(a, b mmap.Extent) int { return cmp.Compare(a.Offset, b.Offset) })
+	return out
+}
+
+// Pack is what decides whether a pack is worth rewriting.
+type Pack struct {
+	Num         uint64
+	Bytes, Kept int64
+}
+
+// slack is the garbage, in bytes, that no rewrite is begun for.
+const slack = 4 << 20
+
+// Victim chooses the pack with the largest share of garbage while all together take
+// more than amp times what is kept in them. False: there is none worth it.
+func Victim(packs []Pack, amp float64) (Pack, bool) {
+	var total, keep int64
+	worst, share := -1, 0.0
+	for i, p := range packs {
+		total, keep = total+p.Bytes, keep+p.Kept
+		if s := float64(p.Bytes-p.Kept) / float64(p.Bytes); s > share {
+			worst, share = i, s
+		}
+	}
+	if worst < 0 || total-keep < slack || float64(total) <= amp*float64(keep) {
+		return Pack{}, false
+	}
+	return packs[worst], true
+}

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/holdfastdb/holdfast/compaction"
+	"github.com/holdfastdb/holdfast/mmap"
+	"github.com/holdfastdb/holdfast/yield"
+)
+
+// collector is the one goroutine that gives the space of dead blobs back.
+type collector struct {
+	skip  map[uint64]bool // packs that could not be collected; the holder of collecting's
+	stats CollectMetrics  // guarded by blobs.mu
+}
+
+const (
+	collectEvery = 250 * time.Millisecond
+	// A death that is only in memory keeps its bytes on disk: so much of it, or
+	// some of it for so long, asks for a flush.
+	unflushedBytes = 64 << 20
+	unflushedFor   = 2 * time.Second
+)
+
+// runCollector works in turns: what died asks for its flush, packs with nothing in them
+// go, and the sparsest pack is rewritten while all take more than Options.SpaceAmp
+// times what is in them.
+func (e *Engine) runCollector() {
+	var since time.Time // when deaths that no flush has seen were first met
+	for {
+		select {
+		case <-yield.NewTimer(collectEvery).C:
+		case <-e.life.Done():
+			return
+		}
+		yield.Point("collect.turn")
+		since = e.flushDeaths(since)
+		for e.life.Err() == nil {
+			began := time.Now()
+			more, err := e.collectOne()
+			if !more || err != nil { // an error is told, and the disk may be full
+				break
+			}
+			// Half of the disk's time at most, so that the foreground keeps its own.
+			select {
+			case <-yield.NewTimer(min(time.Since(began), time.Second)).C:
+			case <-e.life.Done():
+				return
+			}
+		}
+	}
+}
+
+// flushDeaths freezes the active generation when it holds enough deaths, or some for
+// long enough.
+func (e *Engine) flushDeaths(since time.Time) time.Time {
+	b := &e.blobs
+	b.mu.Lock()
+	n, ranges := b.acc.Unflushed(), b.ranges
+	b.mu.Unlock()
+	switch {
+	case n == 0 && !ranges:
+		return time.Time{}
+	case since.IsZero():
+		since = time.Now()
+	}
+	if n < unflushedBytes && time.Since(since) < unflushedFor || e.writable() != nil {
+		return since
+	}
+	// A full house of frozen generations is on its way down anyway.
+	_ = e.log.Barrier(func(last uint64) { // fails only with the log, which tells its writers
+		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
+			e.rotate(last)
+			b.mu.Lock()
+			b.ranges = false
+			b.mu.Unlock()
+			since = time.Time{}
+		}
+	})
+	return since
+}
+
+// collectOne removes or rewrites one pack. False: there is nothing to do now.
+func (e *Engine) collectOne() (more bool, err error) {
+	e.collecting.Lock() // not beside a checkpoint, which links what it names
+	defer e.collecting.Unlock()
+	packs, err := e.weigh()
+	if err != nil {
+		return false, err
+	}
+	for _, p := range packs {
+		if p.Kept == 0 && p.sealed {
+			return true, e.tell(p.Num, e.removePack(p.Pack))
+		}
+	}
+	all := make([]compaction.Pack, len(packs))
+	for i, p := range packs {
+		all[i] = p.Pack
+	}
+	victim, ok := compaction.Victim(all, e.opts.SpaceAmp)
+	if !ok {
+		return false, nil
+	}
+	for _, p := range packs {
+		if p.Num == victim.Num && !p.sealed {
+			return true, e.packs.Seal()
+		}
+	}
+	return true, e.tell(victim.Num, e.rewritePack(victim))
+}
+
+// tell logs what kept a pack from being collected. It is not tried again before a
+// reopen, unless for want of room.
+func (e *Engine) tell(pack uint64, err error) error {
+	if err == nil || e.life.Err() != nil {
+		return err
+	}
+	e.logger.Warn("a pack is not collected", "pack", pack, "error", err)
+	if !errors.Is(err, mmap.ErrDiskFull) {
+		e.collector.skip[pack] = true
+	}
+	return err
+}
+
+// removeOrphans unlinks, at open, packs that nothing names: what a crash left between
+// a blob and its commit, or between a flush and the collector. The recovered state is
+// durable by now, so no older one that names them can return. After a recovery that
+// gave something up they stay: what was moved aside may name them.
+func (e *Engine) removeOrphans() {
+	e.collecting.Lock()
+	defer e.collecting.Unlock()
+	e.collector.skip = make(map[uint64]bool)
+	if len(e.found.Lost) > 0 {
+		for _, num := range e.packs.Packs() {
+			e.collector.skip[num] = true
+		}
+		return
+	}
+	packs, err := e.weigh()
+	if err != nil {
+		e.logger.Warn("packs that nothing names stay", "error", err)
+	}
+	for _, p := range packs {
+		if p.Kept == 0 && p.sealed {
+			_ = e.tell(p.Num, e.removePack(p.Pack)) // told
+		}
+	}
+}
+
+type weighed struct {
+	compaction.Pack
+	sealed bool
+}
+
+// weigh lists the packs that no batch or writer under way names.
+func (e *Engine) weigh() ([]weighed, error) {
+	// Order: sizes, then what is kept, so that a blob that is counted as taking room
+	// and was committed since is counted as kept, too. One that is not committed yet
+	// holds its pack pending.
+	infos, err := e.packs.PackInfos()
+	if err != nil {
+		return nil, err
+	}
+	oldest := e.clock.Oldest()
+	b := &e.blobs
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.acc.Collect(oldest)
+	out := make([]weighed, 0, len(infos))
+	for _, i := range infos {
+		if i.Pending == 0 && !e.collector.skip[i.Num] {
+			out = append(out, weighed{compaction.Pack{Num: i.Num, Bytes: i.Bytes, Kept: b.acc.KeptBytes(i.Num)}, i.Sealed})
+		}
+	}
+	return out, nil
+}
+
+// removePack unlinks a pack that nothing names (I7).
+func (e *Engine) removePack(p compaction.Pack) error {
+	if err := e.unnamed(p.Num); err != nil {
+		return err
+	}
+	yield.Point("collect.remove")
+	if err := e.packs.Remove(p.Num); err != nil {
+		return err
+	}
+	e.noteCollected(func(m *CollectMetrics) { m.Removed++; m.Freed += uint64(p.Bytes) })
+	return nil
+}
+
+// unnamed asks L3 itself before a pack goes for good: the account must not err alone.
+func (e *Engine) unnamed(pack uint64) error {
+	base := e.store.Current()
+	defer base.Release()
+	return base.EachBlobOf(pack, func(_, offset, _ uint64, key []byte) error {
+		return corrupt("", "key %.40q names the blob at %d of pack %d, which nothing should", key, offset, pack)
+	})
+}
+
+func (e *Engine) rewritePack(p compaction.Pack) error {
+	e.blobs.mu.Lock()
+	keep := e.blobs.acc.Kept(p.Num)
+	e.blobs.mu.Unlock()
+	yield.Point("collect.rewrite")
+	if err := e.packs.Rewrite(p.Num, keep); err != nil {
+		return err
+	}
+	e.noteCollected(func(m *CollectMetrics) {
+		m.Rewritten++
+		m.Copied += uint64(p.Kept)
+		m.Freed += uint64(p.Bytes - p.Kept)
+	})
+	return nil
+}
+
+func (e *Engine) noteCollected(f func(*CollectMetrics)) {
+	e.blobs.mu.Lock()
+	defer e.blobs.mu.Unlock()
+	f(&e.collector.stats)
+}

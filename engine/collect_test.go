@@ -1,0 +1,236 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/compaction"
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/mmap"
+)
+
+func collectOptions() *Options {
+	return &Options{MemoryBudget: 32 << 20, LargeValue: 4 << 10, Compression: CompressNone, Sync: SyncNever, DiskReserve: -1}
+}
+
+// packDisk is what the packs take on disk.
+func packDisk(t testing.TB, dir string) (n int64) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, packsName, "*"))
+	require.NoError(t, err)
+	for _, name := range names {
+		if fi, err := os.Stat(name); err == nil { // else collected since
+			n += fi.Size()
+		}
+	}
+	return n
+}
+
+func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			require.FailNow(t, what)
+		}
+	}
+}
+
+func blobValue(rnd *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	rnd.Read(b)
+	return b
+}
+
+// requireExact compares account and index with the cells.
+func requireExact(t testing.TB, e *Engine) {
+	t.Helper()
+	require.NoError(t, e.Flush(context.Background()))
+	cells := map[compaction.BlobAt]string{}
+	for item, err := range e.Scan(Range{}) {
+		require.NoError(t, err)
+		if item.cell.Kind() == cow.Blob {
+			r, err := mmap.DecodeRef(item.cell.Payload())
+			require.NoError(t, err)
+			cells[compaction.BlobAt{Pack: r.Pack, Offset: r.Offset}] = string(item.Key())
+		}
+	}
+	index := map[compaction.BlobAt]string{}
+	base := e.store.Current()
+	defer base.Release()
+	require.NoError(t, base.EachBlob(func(pack, off, _ uint64, key []byte) error {
+		index[compaction.BlobAt{Pack: pack, Offset: off}] = string(key)
+		return nil
+	}))
+	require.Equal(t, cells, index)
+	require.Equal(t, len(cells), e.Metrics().Collect.Keys)
+}
+
+// Goal: values that are overwritten again and again leave their room by themselves,
+// and every one that is still there reads right.
+func TestCollect_overwrites(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, collectOptions())
+	require.NoError(t, err)
+	defer e.Close()
+	rnd := rand.New(rand.NewSource(1))
+	const keys, size = 100, 256 << 10
+	want := make([][]byte, keys)
+	for range 20 * keys {
+		k := rnd.Intn(keys)
+		want[k] = blobValue(rnd, size)
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%03d", k), want[k]))
+	}
+	live := e.Metrics().Collect.Live
+	eventually(t, 10*time.Second, fmt.Sprintf("%d bytes for %d", packDisk(t, dir), live), func() bool {
+		return float64(packDisk(t, dir)) <= 1.5*float64(live)
+	})
+	for k, v := range want {
+		got, err := e.Get(fmt.Appendf(nil, "k%03d", k))
+		if v == nil {
+			require.ErrorIs(t, err, ErrNotFound)
+			continue
+		}
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(v, got))
+	}
+	requireExact(t, e)
+	require.NoError(t, e.Check(context.Background()))
+	m := e.Metrics().Collect
+	require.Positive(t, m.Rewritten)
+	require.Positive(t, m.Removed)
+}
+
+// Goal: a delete gives the disk back within seconds without a call; so does a range
+// delete, of what is in L3 and of what never came down.
+func TestCollect_deletes(t *testing.T) {
+	for name, remove := range map[string]func(e *Engine) error{
+		"point": func(e *Engine) error {
+			return errJoin(e.Delete([]byte("a")), e.Delete([]byte("b")))
+		},
+		"range":        func(e *Engine) error { return e.DeleteRange([]byte("a"), []byte("c")) },
+		"small values": func(e *Engine) error { return errJoin(e.Put([]byte("a"), nil), e.Put([]byte("b"), nil)) },
+	} {
+		for _, flushed := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " flushed ", flushed), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				e, err := Open(dir, collectOptions())
+				require.NoError(t, err)
+				defer e.Close()
+				rnd := rand.New(rand.NewSource(1))
+				require.NoError(t, e.Put([]byte("a"), blobValue(rnd, 3<<20)))
+				require.NoError(t, e.Put([]byte("b"), blobValue(rnd, 3<<20)))
+				require.NoError(t, e.Put([]byte("c"), []byte("small")))
+				if flushed {
+					require.NoError(t, e.Flush(context.Background()))
+				}
+				require.NoError(t, remove(e))
+				eventually(t, 10*time.Second, "disk is not given back", func() bool { return packDisk(t, dir) == 0 })
+				requireExact(t, e)
+			})
+		}
+	}
+}
+
+func errJoin(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Goal (I7): what a snapshot can see stays, and goes when the snapshot does; who has a
+// value open keeps it.
+func TestCollect_snapshot(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, collectOptions())
+	require.NoError(t, err)
+	defer e.Close()
+	rnd := rand.New(rand.NewSource(1))
+	old := blobValue(rnd, 6<<20)
+	require.NoError(t, e.Put([]byte("k"), old))
+	require.NoError(t, e.Flush(context.Background()))
+	s, err := e.Snapshot()
+	require.NoError(t, err)
+	require.NoError(t, e.Put([]byte("k"), []byte("new")))
+	require.NoError(t, e.Flush(context.Background()))
+	time.Sleep(3 * collectEvery)
+	got, err := s.Get([]byte("k"))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(old, got))
+
+	began, done := make(chan struct{}), make(chan error)
+	go func() {
+		done <- s.View([]byte("k"), func(v []byte) error {
+			close(began)
+			eventually(t, 10*time.Second, "disk is not given back", func() bool { return packDisk(t, dir) == 0 })
+			if !bytes.Equal(v, old) {
+				return fmt.Errorf("the value changed under its reader")
+			}
+			return nil
+		})
+	}()
+	<-began
+	require.NoError(t, s.Close())
+	require.NoError(t, <-done)
+}
+
+// Goal (G: exactness): after any history account and index say what the cells say, in
+// this life and the next.
+func TestCollect_exact(t *testing.T) {
+	for seed := range int64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			rnd := rand.New(rand.NewSource(seed))
+			for life := range 4 {
+				e, err := Open(dir, collectOptions())
+				require.NoError(t, err)
+				if life > 0 && seed%2 == 0 {
+					requireExact(t, e)
+				}
+				again := e.NewBatch()
+				for range 150 {
+					key := fmt.Appendf(nil, "k%02d", rnd.Intn(40))
+					switch rnd.Intn(12) {
+					case 0:
+						require.NoError(t, e.Flush(context.Background()))
+					case 1, 2:
+						require.NoError(t, e.Delete(key))
+					case 3:
+						require.NoError(t, e.DeleteRange(key, append(bytes.Clone(key), 0xff)))
+					case 4:
+						require.NoError(t, again.Put(key, blobValue(rnd, 5<<10)))
+						_, err := e.Apply(again)
+						require.NoError(t, err)
+					case 5:
+						_, err := e.Apply(again)
+						require.NoError(t, err)
+					case 6:
+						again.Reset()
+					case 7:
+						require.NoError(t, e.Put(key, []byte("small")))
+					default:
+						require.NoError(t, e.Put(key, blobValue(rnd, 4<<10+rnd.Intn(64<<10))))
+					}
+				}
+				again.Close()
+				if seed%2 == 1 {
+					requireExact(t, e)
+				}
+				require.NoError(t, e.Check(context.Background()))
+				require.NoError(t, e.Close())
+			}
+		})
+	}
+}

@@ -1,0 +1,174 @@
+package mmap
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Extent is a blob's place in its pack, as its reference says.
+type Extent struct{ Offset, Stored uint64 }
+
+// moved says where a blob of a rewritten pack lies now.
+type moved struct{ from, to uint64 }
+
+const movedLen = 16
+
+// Rewrite replaces a sealed pack by a file that holds only the blobs in keep, which
+// ascend. References stay as they are: a table in the file leads from where a blob was
+// to where it is. The new file is written beside the old one, synced and renamed over
+// it, so a crash leaves one or the other, and both hold every blob in keep (M1). Who
+// has the old file pinned keeps it. Bytes are copied as they are: what is damaged
+// stays so, and is found where it is read.
+//
+// That nothing but keep can be reached is the caller's to know (I7).
+func (s *Store) Rewrite(num uint64, keep []Extent) (err error) {
+	if s.o.ReadOnly {
+		return ErrReadOnly
+	}
+	if s.writesTo(num) {
+		return fmt.Errorf("%w: %s", ErrNotSealed, packName(num))
+	}
+	p, err := s.acquire(num)
+	if err != nil {
+		return err
+	}
+	defer s.release(p)
+	s.packs.mu.Lock()
+	pending := p.pending > 0 // none comes any more, it is sealed
+	s.packs.mu.Unlock()
+	if pending {
+		return fmt.Errorf("%w: %s", ErrPending, packName(num))
+	}
+	places, end, err := p.layOut(keep)
+	if err != nil {
+		return err
+	}
+	tmp := p.name + ".tmp"
+	if err := s.writeRewritten(tmp, p, keep, places, end); err != nil {
+		err = fmt.Errorf("mmap: rewrite %s: %w", packName(num), err)
+		if noSpace(err) {
+			err = fmt.Errorf("%w: %w", ErrDiskFull, err)
+		}
+		return errors.Join(err, removeIfThere(s.o.FS, tmp))
+	}
+	if err := s.o.FS.Rename(tmp, p.name); err != nil {
+		return errors.Join(fmt.Errorf("mmap: rewrite %s: %w", packName(num), err), removeIfThere(s.o.FS, tmp))
+	}
+	s.forget(num)
+	return s.syncDir(s.o.FS, s.o.Dir)
+}
+
+// layOut decides where each blob goes, and where the table of them begins.
+func (p *pack) layOut(keep []Extent) (places []moved, end uint64, err error) {
+	end = packHeaderLen
+	for _, e := range keep {
+		at, ok := p.place(e.Offset)
+		if !ok || e.Stored < blobHeaderLen || at+e.Stored > p.published.Load() {
+			return nil, 0, p.corrupt(e.Offset, fmt.Sprintf("no blob of %d bytes to keep", e.Stored), nil)
+		}
+		places = append(places, moved{e.Offset, end})
+		end += e.Stored + -e.Stored%blobAlign
+	}
+	return places, end, nil
+}
+
+func (s *Store) writeRewritten(name string, from *pack, keep []Extent, places []moved, end uint64) (err error) {
+	f, err := s.o.FS.Create(name, diskCategory)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	table := encodeMoved(places)
+	w := &writing{pack: from, file: f}
+	if err := w.append(encodeRewrittenHeader(s.o.UUID, from.num, s.o.OwnerEpoch, end, places, table)); err != nil {
+		return err
+	}
+	for _, e := range keep {
+		at, _ := from.place(e.Offset)
+		if err := w.copyFrom(from, at, e.Stored); err != nil {
+			return err
+		}
+	}
+	if err := w.append(table); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// copyFrom appends n bytes of another pack, in pieces, and what aligns the next blob.
+func (w *writing) copyFrom(p *pack, at, n uint64) error {
+	buf := getBuffer(1 << 20)
+	defer putBuffer(buf)
+	for pad := -n % blobAlign; n > 0; {
+		b := (*buf)[:min(n, uint64(len(*buf)))]
+		if err := p.read(b, at); err != nil {
+			return err
+		}
+		at, n = at+uint64(len(b)), n-uint64(len(b))
+		if n == 0 {
+			b = append(b, make([]byte, pad)...)
+		}
+		if err := w.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func encodeMoved(places []moved) []byte {
+	b := make([]byte, 0, len(places)*movedLen)
+	for _, m := range places {
+		b = binary.LittleEndian.AppendUint64(b, m.from)
+		b = binary.LittleEndian.AppendUint64(b, m.to)
+	}
+	return b
+}
+
+func encodeRewrittenHeader(uuid [16]byte, num, epoch, tableAt uint64, places []moved, table []byte) []byte {
+	b := encodePackHeader(uuid, num, epoch)
+	binary.LittleEndian.PutUint32(b[8:], rewrittenFormat)
+	binary.LittleEndian.PutUint64(b[48:], tableAt)
+	binary.LittleEndian.PutUint32(b[56:], uint32(len(places)))
+	binary.LittleEndian.PutUint32(b[60:], checksum(table))
+	binary.LittleEndian.PutUint32(b[packHeaderLen-4:], checksum(b[:packHeaderLen-4]))
+	return b
+}
+
+// loadMoved reads the table of a rewritten pack whose header was verified.
+func (p *pack) loadMoved(f vfs.File, head []byte, size uint64) error {
+	at, n := binary.LittleEndian.Uint64(head[48:]), uint64(binary.LittleEndian.Uint32(head[56:]))
+	if at > size || size-at != n*movedLen {
+		return p.corrupt(48, fmt.Sprintf("table of %d blobs at %d, the file ends at %d", n, at, size), nil)
+	}
+	b := make([]byte, n*movedLen)
+	if _, err := readFull(f, b, int64(at)); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("mmap: %s: table of blobs: %w", packName(p.num), err)
+	}
+	if checksum(b) != binary.LittleEndian.Uint32(head[60:]) {
+		return p.corrupt(at, "table of blobs: checksum", nil)
+	}
+	p.moved = make([]moved, n)
+	for i := range p.moved {
+		p.moved[i] = moved{binary.LittleEndian.Uint64(b[i*movedLen:]), binary.LittleEndian.Uint64(b[i*movedLen+8:])}
+	}
+	p.rewritten = true
+	return nil
+}
+
+// place leads from a reference's offset to the file's. False: a rewrite left it out.
+func (p *pack) place(offset uint64) (uint64, bool) {
+	if !p.rewritten {
+		return offset, true
+	}
+	i, ok := slices.BinarySearchFunc(p.moved, offset, func(m moved, off uint64) int { return cmp.Compare(m.from, off) })
+	if !ok {
+		return 0, false
+	}
+	return p.moved[i].to, true
+}
