@@ -14,6 +14,9 @@ import (
 
 // Compact flushes, and lets L3 rewrite itself into as few tables as it can.
 func (e *Engine) Compact(ctx context.Context) error {
+	if err := hasContext("Compact", ctx); err != nil {
+		return err
+	}
 	if err := e.Flush(ctx); err != nil {
 		return err
 	}
@@ -33,9 +36,17 @@ func (e *Engine) DurableLSN() uint64 {
 }
 
 // WaitDurable returns when commit lsn survives a power cut. It asks for a sync
-// rather than wait for somebody else's.
+// rather than wait for somebody else's. A number above that of the last commit is
+// refused at once with ErrArgument: it is no number of ours, and waiting for it would
+// be waiting for some other write.
 func (e *Engine) WaitDurable(ctx context.Context, lsn uint64) error {
+	if err := hasContext("WaitDurable", ctx); err != nil {
+		return err
+	}
 	if e.log == nil {
+		if last := e.clock.Published(); lsn > last {
+			return e.closedOr(fmt.Errorf("%w: WaitDurable: commit %d: the last commit is %d", ErrArgument, lsn, last))
+		}
 		return e.closedOr(nil)
 	}
 	if !e.gate.enter(lsn) {
@@ -47,6 +58,9 @@ func (e *Engine) WaitDurable(ctx context.Context, lsn uint64) error {
 
 // Sync returns when everything acknowledged so far survives a power cut.
 func (e *Engine) Sync(ctx context.Context) error {
+	if err := hasContext("Sync", ctx); err != nil {
+		return err
+	}
 	return e.WaitDurable(ctx, e.clock.Published())
 }
 
@@ -55,6 +69,9 @@ func (e *Engine) Sync(ctx context.Context) error {
 // and that no revision is from the future. It returns the problems it found,
 // joined; they are *CorruptErrors.
 func (e *Engine) Check(ctx context.Context) error {
+	if err := hasContext("Check", ctx); err != nil {
+		return err
+	}
 	if !e.gate.enter(0) {
 		return ErrClosed
 	}
@@ -103,10 +120,13 @@ func eachDoor(err error) []error {
 	return out
 }
 
-// Checkpoint writes a complete copy of the store to dst, which must not exist, and
-// returns when it is durable. It holds everything acknowledged before the call and
+// Checkpoint writes a complete copy of the store to dst, which must not exist nor lie
+// in the store itself (ErrArgument), and returns when it is durable. It holds everything acknowledged before the call and
 // opens like any store. Sealed packs are hard-linked where the file system can.
 func (e *Engine) Checkpoint(ctx context.Context, dst string) (err error) {
+	if err := hasContext("Checkpoint", ctx); err != nil {
+		return err
+	}
 	if e.log == nil {
 		return e.closedOr(ErrReadOnly)
 	}
@@ -116,13 +136,16 @@ func (e *Engine) Checkpoint(ctx context.Context, dst string) (err error) {
 	defer e.gate.leave(0)
 	fs := e.opts.FS
 	dst = filepath.Clean(dst)
+	tmp := dst + ".holdfast-tmp" // of a checkpoint that a crash broke off, too
+	if err := e.apart(dst, tmp); err != nil {
+		return err
+	}
 	switch _, err := fs.Stat(dst); {
 	case err == nil:
 		return fmt.Errorf("checkpoint to %s: %w", dst, os.ErrExist)
 	case !errors.Is(err, os.ErrNotExist):
 		return door(fmt.Errorf("checkpoint to %s: %w", dst, err))
 	}
-	tmp := dst + ".holdfast-tmp" // of a checkpoint that a crash broke off, too
 	made := tmp
 	defer func() {
 		if err != nil {

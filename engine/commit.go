@@ -57,6 +57,9 @@ func (e *Engine) Apply(b *Batch) (lsn uint64, err error) {
 // ApplyContext is Apply that stops waiting when ctx ends: in a stall nothing was
 // written; while the group is being written the error is ErrInDoubt.
 func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err error) {
+	if err := hasContext("ApplyContext", ctx); err != nil {
+		return 0, err
+	}
 	switch {
 	case b == nil || b.e == nil:
 		return 0, fmt.Errorf("%w: the batch", ErrClosed)

@@ -74,6 +74,9 @@ func (e *Engine) Close() error { return e.CloseContext(context.Background()) }
 // CloseContext is Close that stops waiting when ctx ends. Closing goes on behind
 // it, and a later call waits for it again.
 func (e *Engine) CloseContext(ctx context.Context) error {
+	if err := hasContext("CloseContext", ctx); err != nil {
+		return err
+	}
 	e.closeOnce.Do(func() { go e.close() })
 	select {
 	case <-e.closed:

@@ -41,6 +41,9 @@ var (
 	ErrEmptyKey = errors.New("holdfast: empty key")
 	// ErrBadRange: the lower bound of a range is above its upper bound.
 	ErrBadRange = errors.New("holdfast: inverted range")
+	// ErrArgument: an argument cannot be right, whatever is in the store; the error
+	// names it. Nothing was done.
+	ErrArgument = errors.New("holdfast: bad argument")
 	// ErrForeign: the directory, or a file in it, belongs to something else.
 	ErrForeign = errors.New("holdfast: not a store of ours")
 	// ErrVersion: the store was written by a newer version.
@@ -88,6 +91,7 @@ var doorErrors = []struct{ room, door error }{
 	{wal.ErrPoisoned, ErrReadOnly},
 	{mmap.ErrPoisoned, ErrReadOnly},
 	{storage.ErrDegraded, ErrReadOnly},
+	{wal.ErrNoCommit, ErrArgument},
 	{wal.ErrTooLarge, ErrTooLarge},
 	{mmap.ErrTooLarge, ErrTooLarge},
 	{wal.ErrForeign, ErrForeign},

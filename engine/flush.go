@@ -218,6 +218,9 @@ func (e *Engine) unstall() {
 // durable there. If the disk is full it says so after some tries; the engine goes on
 // trying.
 func (e *Engine) Flush(ctx context.Context) error {
+	if err := hasContext("Flush", ctx); err != nil {
+		return err
+	}
 	if e.log == nil {
 		return e.closedOr(ErrReadOnly)
 	}

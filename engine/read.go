@@ -206,6 +206,9 @@ func (e *Engine) View(key []byte, fn func(value []byte) error) error {
 }
 
 func (e *Engine) viewValue(cell cow.Cell, fn func(value []byte) error) error {
+	if err := hasFunc(fn); err != nil {
+		return err
+	}
 	if cell.Kind() == cow.Value {
 		return fn(cell.Payload())
 	}

@@ -29,7 +29,7 @@ func Prefix(p []byte) Range {
 }
 
 // Item is one key of a scan. It, and what it returns, is valid in the loop body
-// only.
+// only. The zero Item, which comes with an error, has no key and no value.
 type Item struct {
 	key  []byte
 	cell cow.Cell
@@ -40,10 +40,18 @@ type Item struct {
 func (i Item) Key() []byte { return i.key }
 
 // Revision is the commit number of the last write to the key.
-func (i Item) Revision() uint64 { return i.cell.Revision() }
+func (i Item) Revision() uint64 {
+	if i.cell == nil {
+		return 0
+	}
+	return i.cell.Revision()
+}
 
 // Size of the value in bytes. It reads nothing.
 func (i Item) Size() int64 {
+	if i.cell == nil {
+		return 0
+	}
 	if i.cell.Kind() == cow.Blob {
 		if r, err := mmap.DecodeRef(i.cell.Payload()); err == nil {
 			return int64(r.Size)
@@ -54,6 +62,9 @@ func (i Item) Size() int64 {
 
 // Value of the item; copy it to keep it. A large value is read only now.
 func (i Item) Value() ([]byte, error) {
+	if i.cell == nil {
+		return nil, ErrNotFound
+	}
 	if i.cell.Kind() == cow.Value {
 		return i.cell.Payload(), nil
 	}

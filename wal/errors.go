@@ -21,6 +21,8 @@ var (
 	ErrClosed = errors.New("wal: closed")
 	// ErrDiskFull reports a batch that found no room; nothing of it was written.
 	ErrDiskFull = errors.New("wal: disk full")
+	// ErrNoCommit reports a wait for a number that no commit has yet.
+	ErrNoCommit = errors.New("wal: no such commit")
 	// ErrTooLarge reports a batch above the format's limit.
 	ErrTooLarge = errors.New("wal: batch too large")
 	// ErrChecksum reports a payload that changed between the API's entry and the write.

@@ -286,7 +286,7 @@ func (l *Log) WaitDurable(ctx context.Context, lsn uint64) error {
 		return nil
 	}
 	if last := l.last.Load(); lsn > last {
-		return fmt.Errorf("wal: wait for %d: the last commit is %d", lsn, last)
+		return fmt.Errorf("%w: wait for %d: the last commit is %d", ErrNoCommit, lsn, last)
 	}
 	if ctx.Done() == nil {
 		return l.syncTo(lsn)
