@@ -109,13 +109,20 @@ func (e *Engine) admit(ctx context.Context, b *Batch) error {
 	return e.waitStall(ctx)
 }
 
-// writable is nil, or why nothing can be written until a reopen.
+// writable is nil, or why nothing can be written until a reopen. L3 is asked, too: a
+// compaction may have closed it, and what is acknowledged after that could never go
+// down. Its log would only grow, and the next recovery with it. The log has all that
+// was acknowledged before (I2).
 func (e *Engine) writable() error {
 	if c := e.cause.Load(); c != nil {
 		return readOnly(*c)
 	}
 	if err := e.log.Err(); err != nil && e.life.Err() == nil {
 		return readOnly(err)
+	}
+	if err := e.store.Fault(); err != nil && e.life.Err() == nil {
+		e.fail(door(err)) // so that stalled writers hear of it, and the operator
+		return readOnly(door(err))
 	}
 	return nil
 }

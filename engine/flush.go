@@ -17,6 +17,7 @@ import (
 // flusher is the one goroutine that moves generations down.
 type flusher struct {
 	work chan struct{} // one token: look at the view
+	turn chan struct{} // one token: who may wait for the log's commit lock aside
 
 	mu      sync.Mutex
 	flushed uint64        // every generation with a last number at or below it is down
@@ -28,6 +29,7 @@ type flusher struct {
 
 func (f *flusher) init(flushed uint64) {
 	f.work = make(chan struct{}, 1)
+	f.turn = make(chan struct{}, 1)
 	f.changed = make(chan struct{})
 	f.flushed = flushed
 }
@@ -216,7 +218,8 @@ func (e *Engine) unstall() {
 
 // Flush moves everything acknowledged so far into L3 and returns when it is
 // durable there. If the disk is full it says so after some tries; the engine goes on
-// trying.
+// trying. When ctx ends Flush returns at once, also while a write or sync of the log
+// hangs; what it asked for may still happen.
 func (e *Engine) Flush(ctx context.Context) error {
 	if err := hasContext("Flush", ctx); err != nil {
 		return err
@@ -231,7 +234,7 @@ func (e *Engine) Flush(ctx context.Context) error {
 	var target uint64
 	for {
 		frozen := false
-		if err := e.log.Barrier(func(last uint64) {
+		if err := e.barrier(ctx, func(last uint64) {
 			v := e.view.Load()
 			switch {
 			case v.active.Empty():
@@ -255,6 +258,41 @@ func (e *Engine) Flush(ctx context.Context) error {
 		}
 	}
 	return e.awaitFlush(ctx, target)
+}
+
+// barrier is the log's Barrier for a caller who may give up: the lock that it waits for
+// is held while a group is written and synced. Then fn may still run, later.
+func (e *Engine) barrier(ctx context.Context, fn func(last uint64)) error {
+	if ctx.Done() == nil {
+		return e.log.Barrier(fn)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case e.flusher.turn <- struct{}{}: // one goroutine, however many give up (I10)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.life.Done():
+		return ErrClosed
+	}
+	if !e.gate.enter(0) { // Close waits for the goroutine (I11)
+		<-e.flusher.turn
+		return ErrClosed
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer e.gate.leave(0)
+		err := e.log.Barrier(fn)
+		<-e.flusher.turn
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // awaitFlush waits until everything through target is down, or, for target zero,

@@ -314,6 +314,10 @@ func (s *Store) Err() error {
 	return s.fs.fault()
 }
 
+// Fault is [Store.Err] for whoever holds the store open and asks before each write: it
+// takes no lock.
+func (s *Store) Fault() error { return s.fs.fault() }
+
 // Compact merges all of L3 into its last level. It returns early when ctx or
 // the store ends; the merge then goes on in the background, and another
 // Compact waits for it.
