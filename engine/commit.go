@@ -56,6 +56,10 @@ func (e *Engine) Apply(b *Batch) (lsn uint64, err error) {
 
 // ApplyContext is Apply that stops waiting when ctx ends: in a stall nothing was
 // written; while the group is being written the error is ErrInDoubt.
+//
+// Apply, Put and Delete wait as long as the disk hangs, by design: their goroutine may
+// be the one that writes and syncs for its whole group, which saves a lone writer the
+// hand-over. Who must be able to walk away passes a ctx that can end.
 func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err error) {
 	if err := hasContext("ApplyContext", ctx); err != nil {
 		return 0, err

@@ -15,6 +15,10 @@ import (
 // I/O. sum is its [Checksum], made where the batch entered the engine; a batch
 // that changed since fails alone with ErrChecksum. If ctx ends while the batch
 // is under way, the error wraps ErrInDoubt and the context's: it may still land.
+//
+// A ctx that cannot end is by design the cheaper one: such a caller leads its group
+// on its own goroutine, and so waits as long as the disk hangs. One that can end
+// hands the lead to a goroutine, which a lone writer pays for.
 func (l *Log) Commit(ctx context.Context, payload []byte, ops uint32, sum uint32, arg any) (lsn uint64, err error) {
 	if len(payload) > maxBatchBytes-maxEntryHeader {
 		return 0, ErrTooLarge

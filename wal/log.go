@@ -39,8 +39,10 @@ type Log struct {
 
 	makeMu sync.Mutex // guards making segments, and the fields up to the next blank line
 	spares []*segment
-	nextNo uint64
-	target int64
+	// leftovers are names that failed tries to make a segment could not remove.
+	leftovers []string
+	nextNo    uint64
+	target    int64
 
 	syncMu      sync.Mutex // one sync of the log at a time; cur changes only under it
 	stateMu     sync.Mutex // one write of STATE at a time
@@ -275,6 +277,7 @@ func (l *Log) closeFiles() error {
 		l.discard(s)
 	}
 	l.spares = nil
+	_ = l.tidy() // an orphan is deleted at the next start
 	return nil
 }
 

@@ -96,6 +96,7 @@ func (l *Log) make() {
 			l.spares = l.spares[:last]
 		}
 		l.removeRetired()
+		_ = l.tidy() // whoever needs a segment hears of it
 		l.makeMu.Unlock()
 	}
 }
@@ -157,6 +158,9 @@ func (l *Log) giveBack(segs []*segment) {
 // zeros otherwise. The spare has its final name when this returns, durably. It
 // needs makeMu.
 func (l *Log) newSegment(size int64) (_ *segment, err error) {
+	if err := l.tidy(); err != nil {
+		return nil, err
+	}
 	no := l.nextNo
 	// A number is tried once: nobody knows what a failed try left behind.
 	l.nextNo++
@@ -179,12 +183,13 @@ func (l *Log) newSegment(size int64) (_ *segment, err error) {
 		s, err = l.files.create(h, size)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("wal: make segment %d: %w", no, err)
+		if old != nil { // nobody needs it, under whichever name it is
+			l.leftovers = append(l.leftovers, segmentName(old.no))
+		}
+		return nil, l.giveUp(no, err)
 	}
 	if err := l.installNew(s); err != nil {
-		err = errors.Join(fmt.Errorf("wal: make segment %d: %w", no, err), s.f.Close())
-		l.files.fs.Remove(l.files.path(spareName(no))) //nolint:errcheck // an orphan, if it stays
-		return nil, err
+		return nil, l.giveUp(no, errors.Join(err, s.f.Close()))
 	}
 	l.mu.Lock()
 	if old != nil {
@@ -205,7 +210,47 @@ func (l *Log) installNew(s *segment) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return l.files.install(s)
+	err := l.files.install(s)
+	if err != nil {
+		// The name was free, so whoever has it now is ours: the directory's sync
+		// failed behind the rename, or the rename did more than it said.
+		l.leftovers = append(l.leftovers, segmentName(s.no))
+	}
+	return err
+}
+
+// maxLeftovers is how many names of failed tries may wait to be removed (I10).
+const maxLeftovers = 4
+
+// giveUp ends a try to make segment no: what it left is removed, or noted. A commit that
+// finds no descriptor, or no room for a name, is tried again by its caller, and each
+// try would leave a whole segment. It needs makeMu.
+func (l *Log) giveUp(no uint64, err error) error {
+	l.leftovers = append(l.leftovers, spareName(no))
+	_ = l.tidy() // the next try says so if it must
+	return fmt.Errorf("wal: make segment %d: %w", no, err)
+}
+
+// tidy removes what failed tries left. Nothing refers to it, and a name that a crash
+// brings back is an orphan that the next start removes. It is an error only if so much
+// stays that another try must not add to it. It needs makeMu.
+func (l *Log) tidy() error {
+	var first error
+	stay := l.leftovers[:0]
+	for _, name := range l.leftovers {
+		err := l.files.fs.Remove(l.files.path(name))
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		stay = append(stay, name)
+		if first == nil {
+			first = fmt.Errorf("wal: remove what a failed try left: %w", err)
+		}
+	}
+	if l.leftovers = stay; len(stay) < maxLeftovers {
+		return nil
+	}
+	return first
 }
 
 // discard removes a spare. It needs makeMu.
