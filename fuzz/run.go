@@ -75,7 +75,7 @@ func Run(cfg Config) (err error) {
 		}
 	}()
 	for r.step = 0; r.step < cfg.Steps; r.step++ {
-		if d, ok := r.src.(*Bytes); ok && d.Done() {
+		if d, ok := r.src.(interface{ Done() bool }); ok && d.Done() {
 			break
 		}
 		if err := r.one(); err != nil {
