@@ -64,7 +64,7 @@ func imported(t *testing.T, e *engine.Engine, skipBad bool, read func(*importer)
 // judged checks what both ways to import said of the same input: without --skip-bad an
 // error names its place and all that came before is there; with it nothing that can be
 // imported is left out, and what is left out is counted.
-func judged(t *testing.T, e *engine.Engine, read func(*importer) error, entries int) (keys map[string]string, sum importSummary) {
+func judged(t *testing.T, e *engine.Engine, input string, read func(*importer) error, entries int) (keys map[string]string, sum importSummary) {
 	t.Helper()
 	strict, ssum, serr := imported(t, e, false, read)
 	keys, sum, err := imported(t, e, true, read)
@@ -83,7 +83,7 @@ func judged(t *testing.T, e *engine.Engine, read func(*importer) error, entries 
 		t.Fatalf("an error without --skip-bad, and nothing bad: %v", serr)
 	case err == nil && sum.Bad > 0 && !errors.As(serr, &bad):
 		t.Fatalf("%d bad entries and no error for them: %v", sum.Bad, serr)
-	case serr != nil && !strings.HasPrefix(serr.Error(), "input"):
+	case serr != nil && !strings.HasPrefix(serr.Error(), input):
 		t.Fatalf("the error does not name the input: %v", serr)
 	case err == nil && sum.Keys+sum.Bad != int64(entries):
 		t.Fatalf("%d entries, %d keys and %d bad", entries, sum.Keys, sum.Bad)
@@ -136,7 +136,7 @@ func FuzzImportJSONL(f *testing.F) {
 				entries++
 			}
 		}
-		keys, _ := judged(t, e, func(i *importer) error {
+		keys, _ := judged(t, e, "input", func(i *importer) error {
 			return i.lines(bytes.NewReader(input), "input", parse)
 		}, entries)
 		for k, v := range keys {
@@ -197,7 +197,7 @@ func FuzzImportCSV(f *testing.F) {
 				}
 			}
 		}
-		keys, _ := judged(t, e, func(i *importer) error {
+		keys, _ := judged(t, e, "input", func(i *importer) error {
 			return i.csv(bytes.NewReader(input), "input", column, rune(comma))
 		}, entries)
 		for k, v := range keys {

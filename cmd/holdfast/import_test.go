@@ -39,6 +39,10 @@ func TestImport_tree(t *testing.T) {
 	ok(t, "export", "tree", "-d", dir, back, "--prefix", "t/", "--overwrite")
 	require.Equal(t, want, tree(t, back))
 
+	behind := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(src, behind))
+	require.Contains(t, ok(t, "import", "tree", "-d", dir, behind, "--prefix", "t/"), "imported 5 keys, 1.0 MiB")
+
 	fails(t, exitError, []string{"import", "tree", "-d", dir, filepath.Join(src, "nope")}, "nope")
 	fails(t, exitError, []string{"import", "tree", "-d", dir, filepath.Join(src, "a.txt")}, "is not a directory")
 }

@@ -15,8 +15,8 @@ func newImportTree(a *app) *cobra.Command {
 		Use:   "tree DIR",
 		Short: "Import a directory tree: path to content",
 		Long: `Imports every regular file below DIR. The key is the path relative to DIR, with
-slashes; the value is the content. Symbolic links and special files are skipped and
-counted; a store inside DIR does not import itself.`,
+slashes; the value is the content. Symbolic links below DIR and special files are
+skipped and counted; a store inside DIR does not import itself.`,
 		Example: `  holdfast import tree -d ./state /usr/share/doc --prefix doc/`,
 		Args:    between(1, 1, "one DIR"),
 	}
@@ -43,10 +43,14 @@ counted; a store inside DIR does not import itself.`,
 	return cmd
 }
 
+// inside is root for a walk: WalkDir follows no link, not even one that is its root,
+// and would find that link and no files.
+func inside(root string) string { return root + string(filepath.Separator) + "." }
+
 // treeBytes adds up what an import would read. It is only an estimate, so what
 // cannot be read counts nothing.
 func treeBytes(root string) (total int64) {
-	_ = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(inside(root), func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if info, err := d.Info(); err == nil {
 				total += info.Size()
@@ -64,7 +68,7 @@ func (i *importer) tree(root, own string) error {
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(inside(root), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return i.bad(path, withoutPath(err))
 		}
