@@ -197,12 +197,10 @@ type Pack struct {
 	Bytes, Kept int64
 }
 
-// slack is the garbage, in bytes, that no rewrite is begun for.
-const slack = 4 << 20
-
 // Victim chooses the pack with the largest share of garbage while all together take
-// more than amp times what is kept in them. False: there is none worth it.
-func Victim(packs []Pack, amp float64) (Pack, bool) {
+// more than amp times what is kept in them, and slack bytes more. False: there is none
+// worth it.
+func Victim(packs []Pack, amp float64, slack int64) (Pack, bool) {
 	var total, keep int64
 	worst, share := -1, 0.0
 	for i, p := range packs {

@@ -11,8 +11,21 @@ import (
 
 // collector is the one goroutine that gives the space of dead blobs back.
 type collector struct {
+	work  chan struct{}   // one token: something came down
 	skip  map[uint64]bool // packs that could not be collected; the holder of collecting's
 	stats CollectMetrics  // guarded by blobs.mu
+}
+
+func (c *collector) init() {
+	c.work = make(chan struct{}, 1)
+	c.skip = make(map[uint64]bool)
+}
+
+func (c *collector) kick() {
+	select {
+	case c.work <- struct{}{}:
+	default:
+	}
 }
 
 const (
@@ -21,6 +34,9 @@ const (
 	// some of it for so long, asks for a flush.
 	unflushedBytes = 64 << 20
 	unflushedFor   = 2 * time.Second
+	// slackValues is how many of the least large values may be garbage before a
+	// pack is rewritten for them.
+	slackValues = 4
 )
 
 // runCollector works in turns: what died asks for its flush, packs with nothing in them
@@ -30,7 +46,8 @@ func (e *Engine) runCollector() {
 	var since time.Time // when deaths that no flush has seen were first met
 	for {
 		select {
-		case <-yield.NewTimer(collectEvery).C:
+		case <-e.collector.work:
+		case <-yield.NewTimer(collectEvery).C: // a snapshot may have ended, or time passed
 		case <-e.life.Done():
 			return
 		}
@@ -98,7 +115,7 @@ func (e *Engine) collectOne() (more bool, err error) {
 	for i, p := range packs {
 		all[i] = p.Pack
 	}
-	victim, ok := compaction.Victim(all, e.opts.SpaceAmp)
+	victim, ok := compaction.Victim(all, e.opts.SpaceAmp, slackValues*int64(e.opts.LargeValue))
 	if !ok {
 		return false, nil
 	}
@@ -130,7 +147,6 @@ func (e *Engine) tell(pack uint64, err error) error {
 func (e *Engine) removeOrphans() {
 	e.collecting.Lock()
 	defer e.collecting.Unlock()
-	e.collector.skip = make(map[uint64]bool)
 	if len(e.found.Lost) > 0 {
 		for _, num := range e.packs.Packs() {
 			e.collector.skip[num] = true
@@ -218,4 +234,22 @@ func (e *Engine) noteCollected(f func(*CollectMetrics)) {
 	e.blobs.mu.Lock()
 	defer e.blobs.mu.Unlock()
 	f(&e.collector.stats)
+}
+
+func (e *Engine) collectMetrics() CollectMetrics {
+	infos, _ := e.packs.PackInfos() // without them the sizes are zero
+	b := &e.blobs
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := e.collector.stats
+	for _, i := range infos {
+		m.Disk += i.Bytes
+		if b.acc != nil && i.Sealed && i.Pending == 0 && b.acc.KeptBytes(i.Num) == 0 {
+			m.Empty++
+		}
+	}
+	if b.acc != nil {
+		m.Live, m.Keys = b.acc.Live(), b.acc.Len()
+	}
+	return m
 }

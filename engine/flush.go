@@ -131,6 +131,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	yield.Point("flush.swapped")
 	e.generation++
 	e.blobs.flushed(gen.last, stats.Turnover)
+	e.collector.kick()
 	e.boundSnapshots()
 	// Order (I6): view, then STATE. Only now may the log be recycled.
 	if err := e.log.SetFlushed(gen.last, e.generation, e.packs.High()); err != nil {

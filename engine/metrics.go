@@ -58,6 +58,8 @@ func (m *FlushMetrics) add(s compaction.Stats, took time.Duration) {
 type CollectMetrics struct {
 	Live      int64  // bytes of the values that keys name, as stored
 	Keys      int    // that name one
+	Disk      int64  // bytes of all packs
+	Empty     int    // packs that nothing can read any more, and that are still there
 	Removed   uint64 // packs
 	Rewritten uint64 // packs
 	Copied    uint64 // bytes, by rewrites
@@ -108,11 +110,7 @@ func (e *Engine) Metrics() Metrics {
 	m.Flush = e.flusher.stats
 	m.Flush.Failed = e.flusher.failed
 	e.flusher.mu.Unlock()
-	e.blobs.mu.Lock()
-	if m.Collect = e.collector.stats; e.blobs.acc != nil {
-		m.Collect.Live, m.Collect.Keys = e.blobs.acc.Live(), e.blobs.acc.Len()
-	}
-	e.blobs.mu.Unlock()
+	m.Collect = e.collectMetrics()
 	e.stall.mu.Lock()
 	m.Stall = StallMetrics{e.stall.count, e.stall.total}
 	e.stall.mu.Unlock()

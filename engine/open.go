@@ -298,6 +298,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 func (e *Engine) recover(st wal.State, mark storage.Watermark) (*wal.Recovery, error) {
 	e.generation = mark.Generation
 	e.flusher.init(mark.LSN)
+	e.collector.init()
 	e.clock.Publish(mark.LSN)
 	e.view.Store(&view{
 		active:  cow.NewGeneration(&e.clock, cow.Shape{Shards: 16}),

@@ -191,38 +191,32 @@ func (e *Engine) View(key []byte, fn func(value []byte) error) error {
 		if err != nil {
 			return err
 		}
-		if cell.Kind() == cow.Value {
-			return fn(cell.Payload())
-		}
-		b, err := e.openBlob(cell)
-		if err == nil {
-			return viewBlob(b, fn)
-		}
+		b, err := e.pinValue(cell, fn)
 		if !collected(err, cell, last) {
-			return err
+			return viewPinned(b, cell, err, fn)
 		}
 		last = cell
 	}
 }
 
-func (e *Engine) viewValue(cell cow.Cell, fn func(value []byte) error) error {
-	if err := hasFunc(fn); err != nil {
-		return err
+// pinValue opens what a cell names; a value that is in the cell needs nothing.
+func (e *Engine) pinValue(cell cow.Cell, fn func(value []byte) error) (*mmap.Blob, error) {
+	if err := hasFunc(fn); err != nil || cell.Kind() == cow.Value {
+		return nil, err
 	}
-	if cell.Kind() == cow.Value {
-		return fn(cell.Payload())
-	}
-	b, err := e.openBlob(cell)
-	if err != nil {
-		return err
-	}
-	return viewBlob(b, fn)
+	return e.openBlob(cell)
 }
 
-func viewBlob(b *mmap.Blob, fn func(value []byte) error) error {
+func viewPinned(b *mmap.Blob, cell cow.Cell, err error, fn func(value []byte) error) error {
+	switch {
+	case err != nil:
+		return err
+	case b == nil:
+		return fn(cell.Payload())
+	}
 	defer b.Close()
 	var fromUser error
-	err := b.View(func(value []byte) error {
+	err = b.View(func(value []byte) error {
 		fromUser = fn(value)
 		return fromUser
 	})

@@ -188,7 +188,8 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 	if err != nil {
 		return err
 	}
-	return s.because(s.e.viewValue(cell, fn))
+	b, err := s.e.pinValue(cell, fn)
+	return viewPinned(b, cell, s.because(err), fn)
 }
 
 // Has says whether key had a value.

@@ -17,6 +17,7 @@ import (
 type CrashConfig struct {
 	Seed    uint64
 	Options engine.Options // FS is set by the runner
+	Large   int            // how many of ten puts are large; zero is one
 	Writers int
 	Commits int // per writer, until the next cut
 	Depth   int // cuts inside recovery before the store may open in peace
@@ -138,6 +139,8 @@ func (c *crash) runWriters(e *engine.Engine, cut *Cutter, stop chan struct{}) er
 
 // write commits until stop, or until the writer has done its share.
 func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop chan struct{}) error {
+	var held heldSnapshot
+	defer held.close()
 	for range c.cfg.Commits {
 		select {
 		case <-stop:
@@ -146,7 +149,7 @@ func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop cha
 		}
 		b := e.NewBatch()
 		n, next := l.Next()
-		if err := FillBatch(b, l, n, next, rnd, c.cfg.Options.LargeValue); err != nil {
+		if err := FillBatch(b, l, n, next, rnd, c.cfg.Options.LargeValue, c.cfg.Large); err != nil {
 			return err
 		}
 		l.Begin(next)
@@ -156,6 +159,9 @@ func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop cha
 			return fmt.Errorf("writer %d, commit %d: %w", l.ID, n, err)
 		}
 		l.Acked(lsn)
+		if err := held.turn(e, l, next, rnd); err != nil {
+			return fmt.Errorf("writer %d, commit %d: %w", l.ID, n, err)
+		}
 		if rnd.IntN(15) == 0 {
 			if err := e.Flush(context.Background()); err != nil {
 				return fmt.Errorf("flush: %w", err)
@@ -165,9 +171,41 @@ func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop cha
 	return nil
 }
 
+// heldSnapshot is what a writer keeps looking at while it goes on, so that flushes and
+// collections happen under it.
+type heldSnapshot struct {
+	s     *engine.Snapshot // nil: none
+	model oracle.Model
+}
+
+// turn takes a snapshot now and then, and compares it some commits later.
+func (h *heldSnapshot) turn(e *engine.Engine, l *oracle.Lane, now oracle.Model, rnd *rand.Rand) (err error) {
+	switch {
+	case rnd.IntN(4) > 0:
+		return nil
+	case h.s == nil:
+		h.model = now
+		h.s, err = e.Snapshot()
+		return err
+	}
+	defer h.close()
+	if err := h.model.Check(Store{h.s}, l.Bounds(), false); err != nil && !errors.Is(err, engine.ErrSnapshotTooOld) {
+		return fmt.Errorf("snapshot at %d: %w", h.s.LSN(), err)
+	}
+	return nil
+}
+
+func (h *heldSnapshot) close() {
+	if h.s != nil {
+		_ = h.s.Close() // never fails
+		h.s = nil
+	}
+}
+
 // FillBatch makes commit n of a lane: its counter and some writes, in the batch and in
-// the model alike. Values reach above large, so that some go to packs.
-func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand.Rand, large int) error {
+// the model alike. Values reach above large, share of ten and at least one, so that some
+// go to packs.
+func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand.Rand, large, share int) error {
 	err := b.Put([]byte(l.Counter()), fmt.Append(nil, n))
 	put := func(k, v string) error {
 		m.Put(k, v)
@@ -177,7 +215,11 @@ func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand
 		if err != nil {
 			return err
 		}
-		switch k := l.Key(fmt.Sprintf("k%02d", rnd.IntN(30))); rnd.IntN(10) {
+		pick := rnd.IntN(10)
+		if pick > 2 && pick < 2+share {
+			pick = 2
+		}
+		switch k := l.Key(fmt.Sprintf("k%02d", rnd.IntN(30))); pick {
 		case 0:
 			m.Delete(k)
 			err = b.Delete([]byte(k))
@@ -196,6 +238,14 @@ func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand
 		}
 	}
 	return err
+}
+
+// noOrphans says, right after an open, whether a pack was left that nothing names.
+func noOrphans(e *engine.Engine) error {
+	if n := e.Metrics().Collect.Empty; n > 0 {
+		return oracle.Broken(oracle.Leaked, "", 0, "%d packs that nothing names were left by the open", n)
+	}
+	return nil
 }
 
 // recover opens what a cut left, is cut itself up to Depth times, and checks the
@@ -246,6 +296,9 @@ func (c *crash) recover(fs *simfs.FS, p promise) (*simfs.FS, error) {
 	}
 	if err := e.Check(context.Background()); err != nil {
 		return nil, fmt.Errorf("check: %w", err)
+	}
+	if err := noOrphans(e); err != nil {
+		return nil, err
 	}
 	begun, survived, err := c.history.Rewind(Store{e})
 	c.rep.Commits += begun

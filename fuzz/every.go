@@ -98,7 +98,7 @@ func (c *crash) openAndCheck(fs *simfs.FS, p oracle.Promise) error {
 	c.rep.Opens++
 	err = c.history.Check(Store{e}, p, e.Recovered().LSN)
 	if err == nil {
-		err = e.Check(context.Background())
+		err = errors.Join(e.Check(context.Background()), noOrphans(e))
 	}
 	return errors.Join(err, e.Close())
 }

@@ -22,6 +22,7 @@ func Settings(seed uint64) engine.Options {
 		LargeValue:   4 << 10,
 		SegmentBytes: []int64{0, 16 << 10, 64 << 10}[seed/3%3],
 		Compression:  engine.Compression(seed / 2 % 4),
+		SpaceAmp:     1.05,
 	}
 }
 
@@ -47,7 +48,7 @@ func CrashRunner() runner.Runner {
 		About: "concurrent writers, cut or killed at any call, again inside recovery to depth 3",
 		Case: func(_ context.Context, seed uint64) (runner.Counts, error) {
 			rep, err := Crash(CrashConfig{
-				Seed: seed, Options: Settings(seed), Writers: 1 + int(seed%4), Commits: 10 + int(seed%60),
+				Seed: seed, Options: Settings(seed), Large: int(seed%3) * 3, Writers: 1 + int(seed%4), Commits: 10 + int(seed%60),
 				Depth: int(seed % 4), Rounds: 3,
 			})
 			return rep.counts(), err
@@ -62,7 +63,7 @@ func EveryCutRunner(stride int) runner.Runner {
 		About: "one history, cut at each call that changes the disk: corner images and random ones",
 		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
 			rep, err := EveryCut(ctx, CrashConfig{
-				Seed: seed, Options: Settings(seed), Writers: 1 + int(seed%3), Commits: 15 + int(seed%20),
+				Seed: seed, Options: Settings(seed), Large: int(seed%3) * 3, Writers: 1 + int(seed%3), Commits: 15 + int(seed%20),
 			}, stride, 4)
 			return rep.counts(), err
 		},

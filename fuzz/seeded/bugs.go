@@ -177,4 +177,29 @@ var Bugs = []Bug{
 		File: "wal/log.go", From: "func (l *Log) Barrier(fn func(last uint64)) error {\n	l.commitMu.Lock()\n	defer l.commitMu.Unlock()", To: "func (l *Log) Barrier(fn func(last uint64)) error {",
 		Pkg: "./fuzz/schedule", Run: "orders", Tags: "schedule",
 	},
+	{
+		Name: "collect-under-snapshot", Like: "ours: a reader's data dropped by the collector",
+		File: "engine/collect.go", From: "b.acc.Collect(oldest)", To: "_ = oldest\n	b.acc.Collect(^uint64(0))",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "collect-before-flush", Like: "a value removed whose delete a crash took back",
+		File: "compaction/blobs.go", From: "bound := min(oldest, b.flushed)", To: "bound := oldest",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "rewrite-not-synced", Like: "rename before the data is durable: an empty file after a power cut",
+		File: "mmap/rewrite.go", From: "	return f.Sync()", To: "	return nil",
+		Pkg: "./mmap", Run: "Rewrite",
+	},
+	{
+		Name: "orphans-stay", Like: "value files that nothing names are never removed",
+		File: "engine/open.go", From: "	e.removeOrphans()\n", To: "",
+		Pkg: "./fuzz", Run: "TestCrash",
+	},
+	{
+		Name: "range-delete-uncounted", Like: "garbage under range deletes is never seen",
+		File: "compaction/index.go", From: "if g.Covers(key, math.MaxUint64) == cow.Hidden {", To: "if math.MaxInt8 < 0 && g.Covers(key, 0) == cow.Hidden {",
+		Pkg: "./engine", Run: "TestCollect",
+	},
 }
