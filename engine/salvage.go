@@ -139,7 +139,7 @@ func Salvage(ctx context.Context, dir, dst string, o *Options, progress func(Sal
 	dst = filepath.Clean(dst)
 	fs := w.opts.FS
 	if err := emptyOrMissing(fs, dst); err != nil {
-		return SalvageReport{}, err
+		return SalvageReport{}, door(err)
 	}
 	if within(dir, dst) {
 		return SalvageReport{}, fmt.Errorf("%w: %s lies in the store that is not to be changed", ErrOptions, dst)
@@ -160,7 +160,10 @@ func Survey(ctx context.Context, dir string, o *Options, progress func(SalvagePr
 // run is the order of a salvage.
 func (w *wreck) run(open func() (sink, error)) (_ SalvageReport, err error) {
 	began := time.Now()
-	defer func() { err = door(errors.Join(err, w.close())) }()
+	defer func() {
+		w.close()
+		err = door(err)
+	}()
 	if err := w.examine(); err != nil {
 		return SalvageReport{}, err
 	}

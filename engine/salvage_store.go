@@ -119,7 +119,7 @@ func (r *rescue) claim() error {
 	if err := emptyOrMissing(r.fs, r.dir); err != nil {
 		return err
 	}
-	if _, err := r.fs.Stat(r.dir); err != nil {
+	if _, err := r.fs.Stat(r.dir); errors.Is(err, os.ErrNotExist) {
 		r.made = true
 	}
 	e := &Engine{opts: r.w.opts} // for its way of making directories
@@ -135,7 +135,8 @@ func (r *rescue) claim() error {
 		err = fmt.Errorf("salvage to %s, which holds more than it did: %w", r.dir, os.ErrExist)
 	}
 	if err != nil {
-		return errors.Join(err, lock.release())
+		// Just now there was no LOCK: it is ours.
+		return errors.Join(err, r.fs.Remove(r.fs.PathJoin(r.dir, lockName)), lock.release())
 	}
 	r.lock, r.ours = lock, true
 	return r.fs.MkdirAll(r.fs.PathJoin(r.dir, scratchName), 0o755)
@@ -271,7 +272,7 @@ func (r *rescue) unlock() error {
 // durably, so that no half of a store is left that opens.
 func (r *rescue) takeBack() error {
 	if !r.ours {
-		return nil
+		return r.leave()
 	}
 	gone := func(names ...string) error {
 		var errs []error
@@ -286,10 +287,18 @@ func (r *rescue) takeBack() error {
 		return errors.Join(err, r.unlock())
 	}
 	err := errors.Join(syncDir(r.fs, r.dir), gone(l3Name, l3Name+"-staging", packsName, logName, scratchName), r.unlock(), gone(lockName))
-	if names, listed := r.fs.List(r.dir); err == nil && r.made && listed == nil && len(names) == 0 {
-		err = r.fs.Remove(r.dir)
+	if err != nil {
+		return err
 	}
-	return err
+	return r.leave()
+}
+
+// leave removes the directory if it was made, and nobody has put anything there.
+func (r *rescue) leave() error {
+	if names, err := r.fs.List(r.dir); r.made && err == nil && len(names) == 0 {
+		return r.fs.Remove(r.dir)
+	}
+	return nil
 }
 
 // isRotten says that the disk cannot give bytes back any more.

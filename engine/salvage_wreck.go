@@ -87,15 +87,15 @@ func newWreck(ctx context.Context, dir string, o *Options, progress func(Salvage
 	return &wreck{ctx: ctx, dir: dir, opts: opts, shares: opts.shares(), progress: progress}, nil
 }
 
-func (w *wreck) close() error {
-	var errs []error
+// close lets the damaged store go. It was only read: an error here says nothing of
+// what was rescued, which lasts already.
+func (w *wreck) close() {
 	if w.packs != nil {
-		errs = append(errs, w.packs.Close())
+		_ = w.packs.Close()
 	}
 	if w.lock != nil {
-		errs = append(errs, w.lock.release())
+		_ = w.lock.release()
 	}
-	return errors.Join(errs...)
 }
 
 // examine reads everything once, and decides what can be trusted.
