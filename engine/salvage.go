@@ -246,11 +246,8 @@ func resolved(path string) string {
 		return filepath.Clean(path)
 	}
 	for rest := ""; ; abs, rest = filepath.Dir(abs), filepath.Join(filepath.Base(abs), rest) {
-		if found, err := filepath.EvalSymlinks(abs); err == nil {
+		if found, err := filepath.EvalSymlinks(abs); err == nil { // that of the root always is
 			return filepath.Join(found, rest)
-		}
-		if abs == filepath.Dir(abs) {
-			return filepath.Join(abs, rest)
 		}
 	}
 }

@@ -19,12 +19,17 @@ func (w *wreck) settleManifest() {
 		w.lose(SalvageLoss{File: file, Offset: -1, Err: m.Err,
 			What: fmt.Sprintf(what, args...) + "; tables are read by themselves, and which of them had been replaced is not known"})
 	}
+	others := w.findForeign()
 	if m.File == "" {
 		lose("no MANIFEST")
 		return
 	}
 	if m.Edits == 0 {
 		lose("the MANIFEST cannot be read")
+		return
+	}
+	if others {
+		lose("the MANIFEST is of another store")
 		return
 	}
 	var mark, newest, beyond uint64
@@ -52,6 +57,19 @@ func (w *wreck) settleManifest() {
 	default:
 		w.exact = true
 	}
+}
+
+// findForeign looks for tables of another store. Few have a watermark, and it alone
+// says whose they are; but a manifest names those of one store.
+func (w *wreck) findForeign() (manifest bool) {
+	for _, t := range w.tables {
+		t.foreign = w.stated && t.marked && t.mark.UUID != w.uuid
+		manifest = manifest || t.foreign && t.Named
+	}
+	for _, t := range w.tables {
+		t.foreign = t.foreign || manifest && t.Named
+	}
+	return manifest
 }
 
 // lose adds a loss to the report.

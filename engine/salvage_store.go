@@ -87,9 +87,7 @@ const scratchName = "salvage-tmp"
 
 func newRescue(w *wreck, dst string) (_ *rescue, err error) {
 	r := &rescue{w: w, fs: w.opts.FS, dir: dst}
-	if _, err := rand.Read(r.uuid[:]); err != nil {
-		return nil, err
-	}
+	_, _ = rand.Read(r.uuid[:]) // never fails
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.end(err))

@@ -64,6 +64,7 @@ type wreckTable struct {
 	merged        bool
 	damaged       bool
 	lost          map[lostAt]bool // when it was examined
+	foreign       bool            // it is another store's
 	replaced      bool            // a later table holds what it held
 	before, after uint64          // newest revision made before it, oldest flushed after it
 	mark          storage.Watermark
@@ -213,7 +214,7 @@ func (w *wreck) examineTables() error {
 			continue
 		case !w.exact && t.Size < 0: // replaced, as far as anybody knows
 			continue
-		case w.stated && t.marked && t.mark.UUID != w.uuid:
+		case t.foreign:
 			w.foreign = fmt.Errorf("%w: %s belongs to another store", ErrForeign, t.File)
 			w.lose(SalvageLoss{File: t.File, Offset: -1, What: "a table of another store"})
 			continue
