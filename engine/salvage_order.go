@@ -14,13 +14,14 @@ type hole struct {
 	newest       uint64 // revision that it may have held
 }
 
-// maxHoles bounds their list (I10); beyond it the last one grows.
+// maxHoles bounds their list (I10). One more, of no table in particular, stands for
+// all beyond it: nothing is known of what those held.
 const maxHoles = 10_000
 
 func (w *wreck) addHole(t *wreckTable, lower, upper []byte, ranges bool) {
 	if n := len(w.holes); n > 0 {
 		last := w.holes[n-1]
-		if last.table == t && last.ranges == ranges && last.upper != nil && bytes.Equal(last.upper, lower) || n >= maxHoles {
+		if n > maxHoles || last.table == t && last.ranges == ranges && last.upper != nil && bytes.Equal(last.upper, lower) {
 			if bytes.Compare(lower, last.lower) < 0 {
 				last.lower = lower
 			}
@@ -28,6 +29,10 @@ func (w *wreck) addHole(t *wreckTable, lower, upper []byte, ranges bool) {
 				last.upper = upper
 			}
 			return
+		}
+		if n == maxHoles {
+			t, ranges = &wreckTable{after: math.MaxUint64}, false
+			t.File, t.Last = "one of many tables", math.MaxUint64
 		}
 	}
 	w.holes = append(w.holes, &hole{table: t, lower: lower, upper: upper, ranges: ranges, newest: math.MaxUint64})

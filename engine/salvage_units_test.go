@@ -66,6 +66,38 @@ func TestWreck_addHole(t *testing.T) {
 	}
 }
 
+// Goal (I10): beyond the bound one hole stands for all others, and a set of any table
+// below it, however new, is in doubt; the bounds of the last table do not count.
+func TestWreck_addHole_overflow(t *testing.T) {
+	for _, exact := range []bool{false, true} {
+		w := &wreck{exact: exact}
+		old := &wreckTable{entries: 1, sets: 1, oldest: 1, newest: 2}
+		old.Number, old.First, old.Last = 1, 1, 1
+		young := &wreckTable{entries: 1, sets: 1, oldest: 90, newest: 99}
+		young.Number, young.First, young.Last = 2, 9, 9
+		w.tables = []*wreckTable{old, young}
+		for i := range maxHoles {
+			w.addHole(old, fmt.Appendf(nil, "k%06d", 2*i), fmt.Appendf(nil, "k%06d", 2*i+1), false)
+		}
+		require.Len(t, w.holes, maxHoles)
+		w.addHole(young, []byte("s"), []byte("t"), true)
+		w.addHole(old, []byte("r"), []byte("s"), false)
+		w.addHole(old, []byte("x"), []byte("z"), false)
+		require.Len(t, w.holes, maxHoles+1)
+		rest := w.holes[maxHoles]
+		require.Equal(t, "r-z", string(rest.lower)+"-"+string(rest.upper))
+		w.bound()
+		for _, h := range w.holes {
+			h.newest = h.table.after - 1 // as order does without a manifest
+		}
+		for _, in := range w.tables {
+			require.True(t, w.mayHold(rest, entryAt{table: in, revision: 99}, []byte("y")), in.Number)
+		}
+		w.addHole(young, []byte("zz"), nil, false)
+		require.Nil(t, rest.upper)
+	}
+}
+
 // Goal: numbers of Pebble bound revisions from both sides, as far as tables have them,
 // and what does not fit into the map only widens the bounds.
 func TestSeqBounds_around(t *testing.T) {
