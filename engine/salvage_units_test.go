@@ -79,11 +79,11 @@ func TestWreck_addHole_overflow(t *testing.T) {
 		for i := range maxHoles {
 			w.addHole(old, fmt.Appendf(nil, "k%06d", 2*i), fmt.Appendf(nil, "k%06d", 2*i+1), false)
 		}
-		require.Len(t, w.holes, maxHoles)
+		require.Equal(t, maxHoles, len(w.holes))
 		w.addHole(young, []byte("s"), []byte("t"), true)
 		w.addHole(old, []byte("r"), []byte("s"), false)
 		w.addHole(old, []byte("x"), []byte("z"), false)
-		require.Len(t, w.holes, maxHoles+1)
+		require.Equal(t, maxHoles+1, len(w.holes))
 		rest := w.holes[maxHoles]
 		require.Equal(t, "r-z", string(rest.lower)+"-"+string(rest.upper))
 		w.bound()
