@@ -56,7 +56,8 @@ func TestEngine_Close_underCalls(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = e.appendValue(nil, cell)
 	require.ErrorIs(t, err, ErrClosed)
-	require.ErrorIs(t, e.viewValue(cell, func([]byte) error { panic("no value") }), ErrClosed)
+	_, err = e.pinValue(cell, func([]byte) error { panic("no value") })
+	require.ErrorIs(t, err, ErrClosed)
 	_, err = e.writeBlob(make([]byte, 10_000))
 	require.ErrorIs(t, err, ErrClosed)
 }

@@ -292,12 +292,16 @@ func (e *Engine) writeBlob(value []byte) ([]byte, error) {
 	}
 	defer e.gate.leave(uint64(len(value)))
 	ref, err := e.packs.Write(value)
-	if err = door(err); errors.Is(err, ErrReadOnly) {
-		// The packs take nothing until reopen, so no commit can be synced any more
-		// (I3): said now, it leaves nobody in doubt.
+	return ref, e.packFailed(err)
+}
+
+// packFailed takes note of packs that take nothing until reopen. No commit can be
+// synced any more (I3): said now, it leaves nobody in doubt.
+func (e *Engine) packFailed(err error) error {
+	if err = door(err); errors.Is(err, ErrReadOnly) && e.log != nil {
 		e.fail(err)
 	}
-	return ref, err
+	return err
 }
 
 func (e *Engine) closedOr(err error) error {

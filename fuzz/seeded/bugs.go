@@ -104,7 +104,7 @@ var Bugs = []Bug{
 	},
 	{
 		Name: "clock-read-in-wrong-order", Like: "a snapshot below the number that cut",
-		File: "cow/clock.go", From: "return min(p, o)", To: "_ = o\n	return p",
+		File: "cow/clock.go", From: "return min(p, c.Oldest())", To: "return p",
 		Pkg: "./cow", Run: "",
 	},
 	{
