@@ -153,12 +153,12 @@ const stuckAfter = 3 * time.Second
 // passes (a full disk) is tried again by letting the flush go on, any other is
 // returned.
 func (e *Engine) waitForCompactions(ctx context.Context) error {
-	last, since := e.store.Metrics(), time.Now()
+	last, since := e.store.Metrics(), yield.Now()
 	for compaction.Behind(e.store) {
 		if err := e.store.Err(); err != nil {
 			return err
 		}
-		if time.Since(since) > stuckAfter {
+		if yield.Now().Sub(since) > stuckAfter {
 			now := e.store.Metrics()
 			idle := now.CompactionsRunning == 0 && now.Compactions == last.Compactions
 			if err := door(now.LastFault); idle && now.CompactionsFailed > 0 && err != nil {
@@ -167,7 +167,7 @@ func (e *Engine) waitForCompactions(ctx context.Context) error {
 				}
 				return fmt.Errorf("compactions fail: %w", err)
 			}
-			last, since = now, time.Now()
+			last, since = now, yield.Now()
 		}
 		select {
 		case <-yield.NewTimer(behindPoll).C:

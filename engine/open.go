@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/holdfastdb/holdfast/mmap"
 	"github.com/holdfastdb/holdfast/storage"
 	"github.com/holdfastdb/holdfast/wal"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // What stands in a store's directory, beside LOCK, the log's STATE and the log.
@@ -144,7 +144,7 @@ func (e *Engine) shortenLog() error {
 	}); err != nil || last == 0 || !little {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(e.life, 2*time.Second)
+	ctx, cancel := yield.WithTimeout(e.life, 2*time.Second)
 	defer cancel()
 	if err := e.awaitFlush(ctx, last); err != nil {
 		e.logger.Warn("flush at open", "error", err) // the log has everything
@@ -243,9 +243,7 @@ func (e *Engine) create() (wal.State, error) {
 		return wal.State{}, corrupt(stateName, "came and went")
 	}
 	var uuid [16]byte
-	if _, err := rand.Read(uuid[:]); err != nil {
-		return wal.State{}, err
-	}
+	yield.Random(uuid[:])
 	return wal.CreateState(e.opts.FS, e.dir, uuid)
 }
 

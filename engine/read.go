@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"hash/maphash"
-	"math/rand/v2"
 	"sync/atomic"
 
 	"github.com/holdfastdb/holdfast/cache"
@@ -118,7 +117,7 @@ func (e *Engine) findBelow(v *view, hash uint64, key []byte) (cow.Cell, Tier, er
 }
 
 func (e *Engine) sample(hash uint64, n *atomic.Uint64) {
-	if rand.Uint32()%sampleReads == 0 {
+	if yield.Uint32()%sampleReads == 0 {
 		n.Add(sampleReads)
 		if e.gate.enter(hash) {
 			e.cache.Touch(hash)

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/holdfastdb/holdfast/mmap"
 	"github.com/holdfastdb/holdfast/storage"
 	"github.com/holdfastdb/holdfast/wal"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // emitBlob hands a large value to the sink; one that cannot be read is a loss of this
@@ -87,7 +87,7 @@ const scratchName = "salvage-tmp"
 
 func newRescue(w *wreck, dst string) (_ *rescue, err error) {
 	r := &rescue{w: w, fs: w.opts.FS, dir: dst}
-	_, _ = rand.Read(r.uuid[:]) // never fails
+	yield.Random(r.uuid[:])
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.end(err))

@@ -7,10 +7,11 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Options of a store. FS and Dir are needed; zero is right for the rest.
@@ -94,18 +95,18 @@ type Store struct {
 	// appendMu is held while a blob goes to its pack, and by who ends a pack: one
 	// at a time, for as long as a large value takes. It is taken first. Sync does
 	// without it, so that a large value holds up no commit of a small one.
-	appendMu sync.Mutex
+	appendMu yield.Mutex
 
 	// syncMu is taken before writeMu. Who holds it syncs for all who wait.
-	syncMu sync.Mutex
+	syncMu yield.Mutex
 	synced uint64 // guarded by syncMu: writes below are durable
 
-	writeMu  sync.Mutex // guards all below
-	writes   uint64     // blobs written
-	active   *writing   // nil: the next Write begins a pack
-	unsynced []*writing // older packs that Sync still has to see
-	next     uint64     // number of the next pack
-	poison   error      // M3
+	writeMu  yield.Mutex // guards all below
+	writes   uint64      // blobs written
+	active   *writing    // nil: the next Write begins a pack
+	unsynced []*writing  // older packs that Sync still has to see
+	next     uint64      // number of the next pack
+	poison   error       // M3
 }
 
 type stats struct {

@@ -3,6 +3,7 @@ package mmap
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -41,15 +42,18 @@ func (s *Store) Renew(refs [][]byte) error {
 		}
 	}
 	s.leftovers = nil
-	nums := make(map[uint64]bool)
+	var nums []uint64
 	for _, ref := range refs {
 		r, err := DecodeRef(ref)
 		if err != nil {
 			return err
 		}
-		nums[r.Pack] = true
+		nums = append(nums, r.Pack)
 	}
-	for num := range nums {
+	// In order: the same refs make the same calls.
+	slices.Sort(nums)
+	nums = slices.Compact(nums)
+	for _, num := range nums {
 		if err := s.renewPack(num); err != nil {
 			return fmt.Errorf("mmap: renew %s: %w", packName(num), err)
 		}

@@ -197,6 +197,11 @@ func (c *scheduler) granter(done chan struct{}) {
 	tick := yield.NewTimer(grantEvery)
 	defer tick.Stop()
 	for {
+		select { // the end comes first, in every run of a seed
+		case <-c.stop:
+			return
+		default:
+		}
 		select {
 		case <-tick.C:
 			tick.Reset(grantEvery)

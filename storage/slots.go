@@ -1,11 +1,12 @@
 package storage
 
 import (
-	"math/rand/v2"
 	"runtime"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // A slot keeps one Pebble iterator for point reads between calls. Its lock
@@ -35,7 +36,7 @@ func newSlots() slots {
 
 // lock returns a slot, locked.
 func (p *slots) lock() *slot {
-	start := int(rand.Uint32() % p.first)
+	start := int(yield.Uint32() % p.first)
 	for i := range p.all {
 		if sl := &p.all[(start+i)%len(p.all)]; sl.mu.TryLock() {
 			return sl

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Store is L3. All methods may be called from many goroutines; ingests are
@@ -48,7 +50,7 @@ type Store struct {
 	endMerges  context.CancelFunc
 	compacting chan struct{} // holds one token while a Compact of ours runs
 
-	ingesting sync.Mutex // one ingest, checkpoint or check of the version at a time (S4)
+	ingesting yield.Mutex // one ingest, checkpoint or check of the version at a time (S4)
 	serial    atomic.Uint64
 
 	mu        sync.Mutex // guards the fields up to the next blank line
@@ -329,6 +331,12 @@ func (s *Store) Compact(ctx context.Context) error {
 	if err := s.fs.refusal(); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.life.Err() != nil {
+		return s.ending()
+	}
 	select {
 	case s.compacting <- struct{}{}:
 	case <-ctx.Done():
@@ -453,7 +461,7 @@ const sublevelsFreshFor = 5 * time.Millisecond
 func (c *sublevelCache) get(db *pebble.DB) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); c.at.IsZero() || now.Sub(c.at) > sublevelsFreshFor {
+	if now := yield.Now(); c.at.IsZero() || now.Sub(c.at) > sublevelsFreshFor {
 		c.last = int(db.Metrics().Levels[0].Sublevels)
 		c.at = now
 	}

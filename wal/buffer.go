@@ -209,6 +209,9 @@ func (l *Log) flush() {
 		}
 	}()
 	for {
+		if l.stopped() {
+			return
+		}
 		select {
 		case <-l.stop:
 			return

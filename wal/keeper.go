@@ -25,11 +25,18 @@ func (l *Log) keep() {
 			timer.Reset(wait)
 			tick = timer.C
 		}
+		if l.stopped() {
+			return
+		}
 		select {
 		case <-l.stop:
 			return
 		case <-l.keepKick:
 		case <-tick:
+			select { // one look answers both
+			case <-l.keepKick:
+			default:
+			}
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Log is a running log. All methods are safe for concurrent use.
@@ -27,7 +29,7 @@ type Log struct {
 
 	// commitMu is the commit lock: whoever holds it is the only one to give out
 	// numbers, place, publish and, unless a buffer is under way, to write frames.
-	commitMu  sync.Mutex
+	commitMu  yield.Mutex
 	nextLSN   uint64
 	lastSize  int // of the last group
 	waiting   int // writers that queued while it was written
@@ -37,15 +39,15 @@ type Log struct {
 	large     chan struct{}
 	lastShift time.Time // when the current segment was begun
 
-	makeMu sync.Mutex // guards making segments, and the fields up to the next blank line
+	makeMu yield.Mutex // guards making segments, and the fields up to the next blank line
 	spares []*segment
 	// leftovers are names that failed tries to make a segment could not remove.
 	leftovers []string
 	nextNo    uint64
 	target    int64
 
-	syncMu      sync.Mutex // one sync of the log at a time; cur changes only under it
-	stateMu     sync.Mutex // one write of STATE at a time
+	syncMu      yield.Mutex // one sync of the log at a time; cur changes only under it
+	stateMu     yield.Mutex // one write of STATE at a time
 	stateClosed bool
 
 	mu       sync.Mutex // guards the fields up to the next blank line; held for moments
@@ -81,7 +83,7 @@ func (p *poisonError) Unwrap() []error { return []error{ErrPoisoned, p.cause} }
 func newLog(r *Recovery, sf *stateFile) *Log {
 	l := &Log{
 		o: r.o, files: r.files, stateFile: sf, groupCap: r.o.groupCap(),
-		nextLSN: r.NextLSN, target: r.o.targetBytes(), lastShift: time.Now(),
+		nextLSN: r.NextLSN, target: r.o.targetBytes(), lastShift: yield.Now(),
 		pins:     map[*pin]struct{}{},
 		large:    make(chan struct{}, 1),
 		keepKick: make(chan struct{}, 1), makeKick: make(chan struct{}, 1),
@@ -106,6 +108,17 @@ func (l *Log) run() {
 		}()
 	}
 	kick(l.makeKick)
+}
+
+// stopped is asked before a task waits: of several channels that are ready a select
+// takes any, and the end comes first, in every run of a seed.
+func (l *Log) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // kick wakes a background task, or lets it run once more if it is awake.

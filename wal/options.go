@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Policy says which failures an acknowledged batch survives.
@@ -93,7 +94,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	lease uint64        // commit numbers leased at a time; zero is 1<<20
-	salt  func() uint64 // nil draws from crypto/rand
+	salt  func() uint64 // nil draws from yield.Random
 }
 
 const (
@@ -168,8 +169,7 @@ func (o *Options) groupCap() int {
 func randomSalt() uint64 {
 	var b [8]byte
 	for {
-		// crypto/rand.Read never fails and never returns short.
-		rand.Read(b[:]) //nolint:errcheck
+		yield.Random(b[:])
 		if s := binary.LittleEndian.Uint64(b[:]); s != 0 {
 			return s
 		}

@@ -71,6 +71,9 @@ func (l *Log) LiveBytes() int64 {
 // a full disk meets the background and not half a group.
 func (l *Log) make() {
 	for {
+		if l.stopped() {
+			return
+		}
 		select {
 		case <-l.stop:
 			return

@@ -3,6 +3,9 @@
 package yield
 
 import (
+	"context"
+	crypto "crypto/rand"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +20,8 @@ type Hook interface {
 	// Start makes c receive once d has passed. stop takes that back.
 	Start(c chan<- time.Time, d time.Duration) (stop func() bool)
 	Now() time.Time
+	// Random fills b.
+	Random(b []byte)
 }
 
 var hook atomic.Pointer[Hook]
@@ -43,6 +48,46 @@ func Now() time.Time {
 		return (*h).Now()
 	}
 	return time.Now()
+}
+
+// Sleep is like time.Sleep in the hook's time.
+func Sleep(d time.Duration) { <-NewTimer(d).C }
+
+// WithTimeout is like context.WithTimeout in the hook's time; its error is Canceled.
+func WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if hook.Load() == nil {
+		return context.WithTimeout(ctx, d)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	t := NewTimer(d)
+	go func() {
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// Random fills b with the hook's bytes, or as crypto/rand.Read does.
+func Random(b []byte) {
+	if h := hook.Load(); h != nil {
+		(*h).Random(b)
+		return
+	}
+	crypto.Read(b) //nolint:errcheck
+}
+
+// Uint32 is the hook's, or math/rand's: chance that reaches no file.
+func Uint32() uint32 {
+	if hook.Load() == nil {
+		return rand.Uint32()
+	}
+	var b [4]byte
+	Random(b[:])
+	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 }
 
 // Timer is like a time.Timer in the hook's time, or, if none is set when it is made,

@@ -3,6 +3,7 @@
 package live
 
 import (
+	crypto "crypto/rand"
 	"math/rand/v2"
 	"runtime"
 	"time"
@@ -40,3 +41,5 @@ func (unsettled) Start(c chan<- time.Time, d time.Duration) (stop func() bool) {
 }
 
 func (unsettled) Now() time.Time { return time.Now() }
+
+func (unsettled) Random(b []byte) { crypto.Read(b) } //nolint:errcheck

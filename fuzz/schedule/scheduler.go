@@ -10,6 +10,7 @@ import (
 	"runtime/metrics"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 
 // scheduler lets one goroutine run at a time. It implements yield.Hook.
 type scheduler struct {
-	rnd  *rand.Rand
-	mode int
+	rnd   *rand.Rand
+	bytes *rand.ChaCha8 // what the rooms draw
+	mode  int
 
 	mu     sync.Mutex // guards the fields up to the next blank line
 	parked []*parked
@@ -39,9 +41,10 @@ type scheduler struct {
 
 // parked is a goroutine that is stopped at a point.
 type parked struct {
-	name string
-	id   int
-	next chan struct{}
+	name      string
+	id        int
+	goroutine uint64
+	next      chan struct{}
 }
 
 type timer struct {
@@ -68,9 +71,10 @@ const (
 
 func newScheduler(seed uint64) *scheduler {
 	s := &scheduler{
-		rnd: rand.New(rand.NewPCG(seed, 0x7363686564)),
-		now: time.Unix(1_700_000_000, 0),
-		ids: make(map[uint64]int),
+		rnd:   rand.New(rand.NewPCG(seed, 0x7363686564)),
+		bytes: rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24), byte(seed >> 32), byte(seed >> 40), byte(seed >> 48), byte(seed >> 56)}),
+		now:   time.Unix(1_700_000_000, 0),
+		ids:   make(map[uint64]int),
 		sample: []metrics.Sample{
 			{Name: "/sched/goroutines/runnable:goroutines"},
 			{Name: "/sched/goroutines/not-in-go:goroutines"},
@@ -92,11 +96,9 @@ func (s *scheduler) Point(name string) {
 	}
 	id, ok := s.ids[me]
 	if !ok {
-		id = len(s.ids)
-		s.ids[me] = id
-		s.rank = append(s.rank, 0)
+		id = -1 // numbered when all are quiet
 	}
-	p := &parked{name: name, id: id, next: make(chan struct{})}
+	p := &parked{name: name, id: id, goroutine: me, next: make(chan struct{})}
 	s.parked = append(s.parked, p)
 	s.mu.Unlock()
 	<-p.next
@@ -124,6 +126,13 @@ func (s *scheduler) Now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now
+}
+
+// Random implements yield.Hook.
+func (s *scheduler) Random(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes.Read(b) //nolint:errcheck // it never fails
 }
 
 // run plays until done is closed. It needs GOMAXPROCS 1.
@@ -186,6 +195,7 @@ func (s *scheduler) step() bool {
 	if len(s.parked) == 0 {
 		return false
 	}
+	s.number()
 	// Who arrived first while several ran is chance: the order is made by name.
 	slices.SortStableFunc(s.parked, func(a, b *parked) int { return a.id - b.id })
 	i := s.choose()
@@ -194,6 +204,22 @@ func (s *scheduler) step() bool {
 	s.note(fmt.Sprintf("%d:%s", p.id, p.name))
 	close(p.next)
 	return true
+}
+
+// number gives newcomers their ids, by the names of the points they came to.
+func (s *scheduler) number() {
+	var late []*parked
+	for _, p := range s.parked {
+		if p.id < 0 {
+			late = append(late, p)
+		}
+	}
+	slices.SortStableFunc(late, func(a, b *parked) int { return strings.Compare(a.name, b.name) })
+	for _, p := range late {
+		p.id = len(s.ids)
+		s.ids[p.goroutine] = p.id
+		s.rank = append(s.rank, 0)
+	}
 }
 
 // choose picks one of the parked.
