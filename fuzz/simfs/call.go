@@ -85,6 +85,8 @@ type call struct {
 	fault *Fault // nil: none fired
 	name  string
 	name2 string
+	data  []byte // written
+	off   int64  // where
 }
 
 // do counts a call, lets hooks and faults have their say, and runs fn, which returns
@@ -95,6 +97,7 @@ func (fs *FS) do(op Op, name, name2 string, fn func(*call) error) error {
 
 func (fs *FS) doAt(op Op, name, name2 string, off, n int64, fn func(*call) error) error {
 	c := &call{fs: fs, op: op, name: name, name2: name2}
+	fs.watch.before(op, name)
 	err := fs.begin(c, off, n)
 	defer fs.mu.Unlock()
 	if err == nil {
@@ -104,6 +107,7 @@ func (fs *FS) doAt(op Op, name, name2 string, off, n int64, fn func(*call) error
 		err = c.injected()
 	}
 	c.event.Err = err
+	fs.watch.after(c)
 	return c.wrap(err)
 }
 

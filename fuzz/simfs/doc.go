@@ -6,7 +6,7 @@
 //
 // A leaf of fuzz that imports nothing of ours; run your own code on it. Start at
 // [New] and [FS.Crash]; [FS.OnMutation] cuts the power at any call, [FS.Inject] makes
-// calls fail. The state of a disk at a cut is a [Cut]; [Cut.Legal] tells whether a
+// calls fail, [Watch] sees every call of every disk. The state of a disk at a cut is a [Cut]; [Cut.Legal] tells whether a
 // tree, read from a real disk perhaps, is one that the model allows.
 //
 //	fs := simfs.New(nil)

@@ -150,6 +150,7 @@ func (f *file) write(c *call, p []byte, off int64) (int, error) {
 	n := int(max(0, min(int64(want), end-off)))
 	if n > 0 {
 		data := slices.Clone(p[:n])
+		c.data, c.off = data, off
 		f.fs.charged(f.n, func() { f.n.data.writeAt(data, off) })
 		f.n.record(f.fs.nextSeq(), write{off: off, n: int64(n), data: data, size: f.n.data.size})
 		f.n.mod = f.fs.now()

@@ -37,6 +37,7 @@ type FS struct {
 	made      int // faults, ever
 	cover     map[coverKey]*Coverage
 	trace     ring
+	watch     *Watcher // nil: nobody
 	dead      bool
 	killed    chan struct{}
 }
@@ -51,10 +52,12 @@ func New(o *Options) *FS {
 		hooks:  map[int][]func(){},
 		cover:  map[coverKey]*Coverage{},
 		killed: make(chan struct{}),
+		watch:  watcher.Load(),
 	}
 	fs.trace.max = fs.opt.TraceLen
 	fs.root = fs.newInode(true)
 	fs.inodes, fs.root.links = 0, 1
+	fs.watch.made(fs)
 	return fs
 }
 
