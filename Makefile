@@ -39,10 +39,10 @@ check: ## formatting, vet, dependencies between rooms
 seeded: ## 31 known bugs, one at a time: each must be caught
 	HOLDFAST_SEEDED=all $(GO) test -count=1 -timeout 30m -v -run areCaught ./fuzz/seeded | grep -v '^=== '
 
-torture: ## every way to hurt a store, MINUTES long from SEED on (make torture MINUTES=30)
+torture: ## every way to hurt a store, MINUTES long from SEED on (make torture MINUTES=30); ONLY="a,b": those runners
 	$(GO) build -tags schedule -o bin/torture ./cmd/holdfast
 	$(GO) build -o $(BIN) ./cmd/holdfast
-	./bin/torture torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) --binary ./$(BIN)
+	./bin/torture torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)") --binary ./$(BIN)
 
 gate: ## the proofs that every change passes, at the counts of docs/RELIABILITY.md
 	$(PROVE) ./fuzz -run TestCrash_everyCall -seeds 9

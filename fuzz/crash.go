@@ -23,11 +23,19 @@ type CrashConfig struct {
 	Depth   int // cuts inside recovery before the store may open in peace
 	Rounds  int // write, cut, recover; again on what is left
 	Damage  simfs.Damage
+
+	// For a failure that is made smaller. Zero leaves both to the seed.
+
+	Each  []int // commits of each writer, until the next cut; Commits still bounds where it comes
+	CutAt int   // the call of the first cut; of EveryCut: the only one
 }
 
 // CrashReport adds up what a history did.
 type CrashReport struct {
 	Cuts, Opens, Commits, Survived int
+
+	// CutAt is the call of the first cut, or the one that [EveryCut] failed at.
+	CutAt int
 }
 
 const crashDir = "/store"
@@ -101,6 +109,12 @@ func (c *crash) writeAndCut(fs *simfs.FS) (*simfs.FS, error) {
 		p.now = c.promised(cut.Kills())
 		close(stop)
 	})
+	if c.rep.CutAt == 0 {
+		if c.cfg.CutAt > 0 {
+			cut.at = int64(c.cfg.CutAt)
+		}
+		c.rep.CutAt = int(cut.at)
+	}
 	e, err := engine.Open(crashDir, &o)
 	if err != nil {
 		if err = cut.Excuse(err); err != nil {
@@ -141,7 +155,11 @@ func (c *crash) runWriters(e *engine.Engine, cut *Cutter, stop chan struct{}) er
 func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop chan struct{}) error {
 	var held heldSnapshot
 	defer held.close()
-	for range c.cfg.Commits {
+	commits := c.cfg.Commits
+	if c.cfg.Each != nil {
+		commits = c.cfg.Each[l.ID]
+	}
+	for range commits {
 		select {
 		case <-stop:
 			return nil

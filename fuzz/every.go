@@ -37,7 +37,8 @@ func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashRe
 		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || over {
 			return nil
 		}
-		if calls++; calls%stride != int(cfg.Seed)%stride {
+		calls++
+		if cfg.CutAt > 0 && calls != cfg.CutAt || cfg.CutAt == 0 && calls%stride != int(cfg.Seed)%stride {
 			return nil
 		}
 		// Order: what is promised, then the disk, then what may be there at most.
@@ -80,6 +81,7 @@ func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashRe
 			}
 			c.rep.Cuts++
 			if err := c.openAndCheck(disk, m.promised); err != nil {
+				c.rep.CutAt = m.call
 				return c.rep, oracle.WithSeed(fmt.Errorf("cut at call %d of %d, image %v: %w", m.call, calls, image, err), cfg.Seed)
 			}
 		}

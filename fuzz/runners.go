@@ -41,17 +41,27 @@ func ModelRunner() runner.Runner {
 	}
 }
 
+// CrashCase is what a seed means to [CrashRunner].
+func CrashCase(seed uint64) CrashConfig {
+	return CrashConfig{
+		Seed: seed, Options: Settings(seed), Large: int(seed%3) * 3, Writers: 1 + int(seed%4), Commits: 10 + int(seed%60),
+		Depth: int(seed % 4), Rounds: 3,
+	}
+}
+
+// EveryCutCase is what a seed means to [EveryCutRunner].
+func EveryCutCase(seed uint64) CrashConfig {
+	return CrashConfig{Seed: seed, Options: Settings(seed), Large: int(seed%3) * 3, Writers: 1 + int(seed%3), Commits: 15 + int(seed%20)}
+}
+
 // CrashRunner ends lives at any call by power cuts and kills, in recovery too.
 func CrashRunner() runner.Runner {
 	return runner.Runner{
 		Name:  "power cuts, at random",
 		About: "concurrent writers, cut or killed at any call, again inside recovery to depth 3",
 		Case: func(_ context.Context, seed uint64) (runner.Counts, error) {
-			rep, err := Crash(CrashConfig{
-				Seed: seed, Options: Settings(seed), Large: int(seed%3) * 3, Writers: 1 + int(seed%4), Commits: 10 + int(seed%60),
-				Depth: int(seed % 4), Rounds: 3,
-			})
-			return rep.counts(), err
+			rep, err := Crash(CrashCase(seed))
+			return rep.Counts(), err
 		},
 	}
 }
@@ -62,14 +72,13 @@ func EveryCutRunner(stride int) runner.Runner {
 		Name:  "power cuts, every call",
 		About: "one history, cut at each call that changes the disk: corner images and random ones",
 		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
-			rep, err := EveryCut(ctx, CrashConfig{
-				Seed: seed, Options: Settings(seed), Large: int(seed%3) * 3, Writers: 1 + int(seed%3), Commits: 15 + int(seed%20),
-			}, stride, 4)
-			return rep.counts(), err
+			rep, err := EveryCut(ctx, EveryCutCase(seed), stride, 4)
+			return rep.Counts(), err
 		},
 	}
 }
 
-func (r CrashReport) counts() runner.Counts {
+// Counts of the report.
+func (r CrashReport) Counts() runner.Counts {
 	return runner.Counts{"cuts": int64(r.Cuts), "recoveries": int64(r.Opens), "commits": int64(r.Commits)}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
 	"github.com/holdfastdb/holdfast/wal"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 const storeDir = "/db"
@@ -173,7 +174,7 @@ func (l *logLife) work(o wal.Options) error {
 	}
 	wg.Wait()
 	if l.pause {
-		time.Sleep(40 * time.Millisecond)
+		yield.Sleep(40 * time.Millisecond)
 	}
 	return errors.Join(errors.Join(errs...), log.Close())
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/runner"
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Log cuts the power under the write-ahead log. One case is a history of some lives,
@@ -57,7 +58,7 @@ type history struct {
 
 func runCase(ctx context.Context, seed uint64, first func(seed uint64) life) (runner.Counts, error) {
 	h := &history{ctx: ctx, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x636f6d70)), random: 3, counts: runner.Counts{}}
-	disk := simfs.New(&simfs.Options{Seed: seed, Ext4Like: seed%3 == 2, PessimisticRename: seed%2 == 0, TraceLen: 64})
+	disk := simfs.New(&simfs.Options{Seed: seed, Ext4Like: seed%3 == 2, PessimisticRename: seed%2 == 0, TraceLen: 64, Sleep: yield.Sleep})
 	err := h.live(first(seed), disk, 1)
 	return h.counts, oracle.WithSeed(err, seed)
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 
 	"github.com/holdfastdb/holdfast/engine"
 	"github.com/holdfastdb/holdfast/fuzz"
 	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/runner"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // Bank checks that batches are one moment (O3): tellers move money between accounts,
@@ -35,15 +35,15 @@ type bank struct {
 	*ledger
 	seed      uint64
 	e         *engine.Engine
-	transfers int          // of each teller
-	counters  []sync.Mutex // one for each account: its reads and writes of a transfer
+	transfers int           // of each teller
+	counters  []yield.Mutex // one for each account: its reads and writes of a transfer
 	excuse    func(error) error
 }
 
 func newBank(ctx context.Context, seed uint64, rnd *rand.Rand) *bank {
 	b := &bank{hands: newHands(ctx), seed: seed, excuse: excuseNone}
 	b.ledger = newLedger(4+rnd.IntN(30), 2+rnd.IntN(4))
-	b.counters = make([]sync.Mutex, b.accounts)
+	b.counters = make([]yield.Mutex, b.accounts)
 	b.transfers = 40 + rnd.IntN(200)
 	return b
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfastdb/holdfast/fuzz/runner"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 // hands are the goroutines of one case: some do a share of work, the others go on
@@ -26,7 +27,7 @@ type hands struct {
 
 func newHands(ctx context.Context) *hands {
 	h := &hands{counts: runner.Counts{}}
-	h.ctx, h.cancel = context.WithTimeout(ctx, longest)
+	h.ctx, h.cancel = yield.WithTimeout(ctx, longest)
 	return h
 }
 
@@ -88,8 +89,9 @@ func chance(seed uint64, hand int) *rand.Rand {
 func breathe(rnd *rand.Rand) {
 	switch n := rnd.IntN(32); {
 	case n == 0:
-		time.Sleep(time.Duration(rnd.IntN(300)) * time.Microsecond)
+		yield.Sleep(time.Duration(rnd.IntN(300)) * time.Microsecond)
 	case n < 8:
+		yield.Point("breathe")
 		runtime.Gosched()
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/engine"
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
+	"github.com/holdfastdb/holdfast/yield"
 )
 
 const storeDir = "/store"
@@ -100,7 +101,7 @@ func churn(h *hands, e *engine.Engine, rnd *rand.Rand, excuse func(error) error)
 			return fmt.Errorf("churn: %w", err)
 		}
 		if rnd.IntN(3) == 0 {
-			time.Sleep(time.Duration(rnd.IntN(1500)) * time.Microsecond)
+			yield.Sleep(time.Duration(rnd.IntN(1500)) * time.Microsecond)
 		}
 	}
 	return nil

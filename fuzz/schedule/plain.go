@@ -16,3 +16,6 @@ func Runner() runner.Runner {
 		Ready: func() error { return errors.New("needs a build with -tags schedule (make torture has it)") },
 	}
 }
+
+// Runners is the one of them that says why none can.
+func Runners() []runner.Runner { return []runner.Runner{Runner()} }

@@ -7,19 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
-	"runtime/debug"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/holdfastdb/holdfast/engine"
 	"github.com/holdfastdb/holdfast/fuzz"
 	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/runner"
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
-	"github.com/holdfastdb/holdfast/yield"
 )
 
 const dir = "/store"
@@ -27,7 +23,6 @@ const dir = "/store"
 // play is one history under way.
 type play struct {
 	script  Script
-	sched   *scheduler
 	rnd     *rand.Rand
 	opts    engine.Options
 	history *oracle.History
@@ -42,13 +37,15 @@ type play struct {
 }
 
 // Play runs the script once under the scheduler of its seed, ends it by a power cut,
-// a kill or a close, opens what is left, and returns the first broken promise. It
-// takes the whole process: GOMAXPROCS is 1 and the garbage collector off meanwhile.
+// a kill or a close, opens what is left, and returns the first broken promise.
 func Play(script Script) (counts runner.Counts, trace []string, err error) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	counts, t, err := playScript(script)
+	return counts, t.trace, err
+}
+
+func playScript(script Script) (runner.Counts, *tape, error) {
 	p := &play{
-		script: script, sched: newScheduler(script.Seed), counts: runner.Counts{"schedules": 1},
+		script: script, counts: runner.Counts{"schedules": 1},
 		rnd:     rand.New(rand.NewPCG(script.Seed, 0x706c6179)),
 		history: oracle.NewHistory(writers), seen: oracle.NewVersions(writers), stop: make(chan struct{}),
 	}
@@ -57,42 +54,20 @@ func Play(script Script) (counts runner.Counts, trace []string, err error) {
 		SegmentBytes: []int64{16 << 10, 0}[script.Seed%2],
 		Sync:         []engine.SyncPolicy{engine.SyncAlways, engine.SyncAlways, engine.SyncInterval, engine.SyncNever}[script.Seed/2%4],
 	}
-	yield.Set(p.sched)
-	defer yield.Set(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err = p.whole()
-	}()
-	if stuck := p.sched.run(done); stuck != nil {
-		return p.counts, p.sched.trace, oracle.WithSeed(stuck, script.Seed)
-	}
-	p.counts["steps"] += int64(p.sched.steps)
-	return p.counts, p.sched.trace, oracle.WithSeed(err, script.Seed)
-}
-
-// points makes every call that changes the file system a point.
-type points struct{}
-
-func (points) String() string { return "points" }
-func (points) MaybeError(op errorfs.Op) error {
-	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
-		yield.Point(fmt.Sprintf("fs %d %s", op.Kind, op.Path))
-	}
-	return nil
+	t, err := under(script.Seed, p.whole)
+	p.counts["steps"] += int64(t.steps)
+	return p.counts, t, oracle.WithSeed(err, script.Seed)
 }
 
 // whole is the history from the first open to the last check.
 func (p *play) whole() error {
 	fs := simfs.New(&simfs.Options{Seed: p.script.Seed})
 	var cut *fuzz.Cutter
-	var cutFS vfs.FS
-	cut, cutFS = fuzz.NewCutter(fs, p.rnd, 600, func() {
+	o := p.opts
+	cut, o.FS = fuzz.NewCutter(fs, p.rnd, 600, func() {
 		p.promise.now, p.promise.durable = p.promised(cut.Kills()), p.promised(false)
 		close(p.stop)
 	})
-	o := p.opts
-	o.FS = errorfs.Wrap(cutFS, points{})
 	e, err := engine.Open(dir, &o)
 	if err != nil {
 		if err = cut.Excuse(err); err != nil {
@@ -186,7 +161,7 @@ func (p *play) recover(cut *fuzz.Cutter, now oracle.Promise) error {
 // open opens the store, checks it, lets then have it, and closes it.
 func (p *play) open(fs vfs.FS, promise oracle.Promise, then func(*engine.Engine) error) error {
 	o := p.opts
-	o.FS = errorfs.Wrap(fs, points{})
+	o.FS = fs
 	e, err := engine.Open(dir, &o)
 	if err != nil {
 		return oracle.Broken(oracle.Lost, "", 0, "open: %w", err)

@@ -4,11 +4,9 @@ package schedule
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/holdfastdb/holdfast/fuzz/oracle"
 	"github.com/holdfastdb/holdfast/fuzz/runner"
 )
 
@@ -34,12 +32,6 @@ const shrinkFor = 10 * time.Second
 
 // reported is the failure of the shortest script that fails in the same way.
 func reported(ctx context.Context, s Script, err error) error {
-	rule := func(err error) oracle.Rule {
-		if v := (*oracle.Verdict)(nil); errors.As(err, &v) {
-			return v.Rule
-		}
-		return 0
-	}
 	ctx, cancel := context.WithTimeout(ctx, shrinkFor)
 	defer cancel()
 	s = shrink(s, func(less Script) bool {

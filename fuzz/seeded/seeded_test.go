@@ -56,6 +56,22 @@ func TestBugs_areCaught(t *testing.T) {
 
 // catch runs the suite with the bug and returns how long it took to fail.
 func catch(t *testing.T, b Bug) time.Duration {
+	root, binary := build(t, b)
+	began := time.Now()
+	suite := exec.Command(binary, "-test.run", b.Run, "-test.failfast", "-test.timeout", "60s")
+	suite.Dir = filepath.Join(root, b.Pkg)
+	out, err := suite.CombinedOutput()
+	took := time.Since(began)
+	require.Error(t, err, "%s was not caught by %s", b.Name, b.Pkg)
+	require.NotContains(t, string(out), "no tests to run")
+	if !b.Hang { // a suite that is merely slow has caught nothing
+		require.NotContains(t, string(out), "test timed out", b.Name)
+	}
+	return took
+}
+
+// build makes the suite with the bug in it. root is the module's.
+func build(t *testing.T, b Bug) (root, binary string) {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	require.NoError(t, err)
 	src, err := os.ReadFile(filepath.Join(root, b.File))
@@ -67,21 +83,10 @@ func catch(t *testing.T, b Bug) time.Duration {
 	require.NoError(t, err)
 	overlayFile := filepath.Join(dir, "overlay.json")
 	require.NoError(t, os.WriteFile(overlayFile, overlay, 0o644))
-	binary := filepath.Join(dir, "suite")
+	binary = filepath.Join(dir, "suite")
 	build := exec.Command("go", "test", "-c", "-vet=off", "-tags", b.Tags, "-overlay", overlayFile, "-o", binary, b.Pkg)
 	build.Dir = root
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "the bug must compile:\n%s", out)
-
-	began := time.Now()
-	suite := exec.Command(binary, "-test.run", b.Run, "-test.failfast", "-test.timeout", "60s")
-	suite.Dir = filepath.Join(root, b.Pkg)
-	out, err = suite.CombinedOutput()
-	took := time.Since(began)
-	require.Error(t, err, "%s was not caught by %s", b.Name, b.Pkg)
-	require.NotContains(t, string(out), "no tests to run")
-	if !b.Hang { // a suite that is merely slow has caught nothing
-		require.NotContains(t, string(out), "test timed out", b.Name)
-	}
-	return took
+	return root, binary
 }

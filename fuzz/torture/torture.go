@@ -30,8 +30,8 @@ func Runners(h machine.Host) []runner.Runner {
 		machine.Runners(h),
 		[]runner.Runner{fault.Errors(), fault.Slow()},
 		damage.Runners(engine.Options{}),
+		schedule.Runners(),
 		[]runner.Runner{
-			schedule.Runner(),
 			live.Linear(), live.Snapshots(), live.Coherence(0), live.Room(0), live.Bank(),
 		},
 	)
