@@ -44,29 +44,38 @@ const (
 // times what is in them.
 func (e *Engine) runCollector() {
 	var since time.Time // when deaths that no flush has seen were first met
-	for {
-		select {
-		case <-e.collector.work:
-		case <-yield.NewTimer(collectEvery).C: // a snapshot may have ended, or time passed
-		case <-e.life.Done():
-			return
-		}
+	for e.awaitCollect() {
 		yield.Point("collect.turn")
 		since = e.flushDeaths(since)
 		for e.life.Err() == nil {
-			began := time.Now()
+			began := yield.Now()
 			more, err := e.collectOne()
 			if !more || err != nil { // an error is told, and the disk may be full
 				break
 			}
 			// Half of the disk's time at most, so that the foreground keeps its own.
 			select {
-			case <-yield.NewTimer(min(time.Since(began), time.Second)).C:
+			case <-yield.NewTimer(min(yield.Now().Sub(began), time.Second)).C:
 			case <-e.life.Done():
-				return
 			}
 		}
 	}
+}
+
+// awaitCollect waits for something to do. False: the store closes.
+func (e *Engine) awaitCollect() bool {
+	tick := yield.NewTimer(collectEvery) // a snapshot may have ended, or time passed
+	defer tick.Stop()
+	select {
+	case <-e.collector.work:
+	case <-tick.C:
+		select {
+		case <-e.collector.work: // both: one turn
+		default:
+		}
+	case <-e.life.Done():
+	}
+	return e.life.Err() == nil
 }
 
 // flushDeaths freezes the active generation when it holds enough deaths, or some for
@@ -80,9 +89,9 @@ func (e *Engine) flushDeaths(since time.Time) time.Time {
 	case n == 0 && !ranges:
 		return time.Time{}
 	case since.IsZero():
-		since = time.Now()
+		since = yield.Now()
 	}
-	if n < unflushedBytes && time.Since(since) < unflushedFor || e.writable() != nil {
+	if n < unflushedBytes && yield.Now().Sub(since) < unflushedFor || e.writable() != nil {
 		return since
 	}
 	// A full house of frozen generations is on its way down anyway.

@@ -51,7 +51,7 @@ type Engine struct {
 	snapshots map[*Snapshot]struct{}
 
 	blobs      blobs
-	collecting sync.Mutex // held by who removes or rewrites packs, and by checkpoints
+	collecting yield.Mutex // held by who removes or rewrites packs, and by checkpoints
 	collector  collector
 
 	flusher flusher

@@ -39,18 +39,6 @@ func TestSchedule_orders(t *testing.T) {
 	t.Log(c)
 }
 
-// Goal (P1): a seed plays the same steps again.
-func TestSchedule_repeats(t *testing.T) {
-	for seed := *firstSeed; seed < *firstSeed+20; seed++ {
-		a, x, err := Play(NewScript(seed))
-		require.NoError(t, err)
-		b, y, err := Play(NewScript(seed))
-		require.NoError(t, err)
-		require.Equal(t, x, y, "seed %d", seed)
-		require.Equal(t, a, b, "seed %d", seed)
-	}
-}
-
 // Goal (P3): a failing script loses every step that the failure does not need, and
 // its text plays it again.
 func TestScript_shrink(t *testing.T) {
