@@ -1,12 +1,10 @@
 package mmap
 
 import (
-	"encoding/binary"
 	"fmt"
 	"runtime"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -55,7 +53,8 @@ var (
 	bestEncoder = sync.OnceValue(func() *zstd.Encoder { return newEncoder(zstd.SpeedBetterCompression) })
 	decoder     = sync.OnceValue(newDecoder)
 
-	buffers = sync.Pool{New: func() any { return new([]byte) }}
+	buffers      = sync.Pool{New: func() any { return new([]byte) }}
+	frameBuffers = sync.Pool{New: func() any { return new([]byte) }}
 )
 
 func newEncoder(level zstd.EncoderLevel) *zstd.Encoder {
@@ -118,106 +117,19 @@ func decodeFrame(dst, stored []byte) error {
 	return nil
 }
 
-// encoded is a value ready to be written: what lies between the blob's header
-// and its end.
-type encoded struct {
-	codec  Codec
-	hash   uint64
-	data   []byte  // frames: the caller's value for raw, else in buf
-	tail   []byte  // seek table and footer
-	footer []byte  // the end of tail
-	buf    *[]byte // pooled; nil for raw
+// getFrame returns a buffer of about n bytes and not much more, for frames that
+// are held: what is counted is their length.
+func getFrame(n int) *[]byte {
+	b := frameBuffers.Get().(*[]byte)
+	if cap(*b) < n || cap(*b) > 2*n {
+		*b = make([]byte, n)
+	}
+	*b = (*b)[:n]
+	return b
 }
 
-func (e *encoded) free() {
-	if e.buf != nil {
-		putBuffer(e.buf)
-		e.buf = nil
+func putFrame(b *[]byte) {
+	if cap(*b) <= maxPooled {
+		frameBuffers.Put(b)
 	}
-}
-
-// encode cuts the value into frames and compresses them if that is worth it.
-func encode(value []byte, c Compression, frameBytes int) *encoded {
-	hash := xxhash.Sum64(value)
-	if e := compress(value, c, frameBytes); e != nil {
-		e.hash = hash
-		return e
-	}
-	e := &encoded{codec: Raw, hash: hash, data: value}
-	for rest := value; len(rest) > 0; {
-		n := min(len(rest), frameBytes)
-		e.footer = binary.LittleEndian.AppendUint32(e.footer, checksum(rest[:n]))
-		rest = rest[n:]
-	}
-	e.footer = binary.LittleEndian.AppendUint32(e.footer, 0)
-	e.tail = e.footer
-	return e
-}
-
-// compress returns nil where raw is the better choice.
-func compress(value []byte, c Compression, frameBytes int) *encoded {
-	var enc *zstd.Encoder
-	limit := len(value)
-	switch c {
-	case Fast:
-		enc = fastEncoder()
-	case Best:
-		enc = bestEncoder()
-	case Auto:
-		enc = fastEncoder()
-		limit -= len(value) / 16 * worthwhile
-		if !promising(enc, value) {
-			return nil
-		}
-	default:
-		return nil
-	}
-	if len(value) == 0 {
-		return nil
-	}
-	buf := getBuffer(0)
-	out := *buf
-	entries := make([]seekEntry, 0, frames(uint64(len(value)), uint64(frameBytes)))
-	var sums []byte
-	for rest := value; len(rest) > 0; {
-		part := rest[:min(len(rest), frameBytes)]
-		rest = rest[len(part):]
-		from := len(out)
-		out = enc.EncodeAll(part, out)
-		entries = append(entries, seekEntry{
-			stored: uint32(len(out) - from),
-			size:   uint32(len(part)),
-			sum:    uint32(xxhash.Sum64(part)),
-		})
-		sums = binary.LittleEndian.AppendUint32(sums, checksum(out[from:]))
-		if len(out) >= limit {
-			*buf = out
-			putBuffer(buf)
-			return nil
-		}
-	}
-	*buf = out
-	e := &encoded{codec: Zstd, data: out, buf: buf}
-	e.tail = appendSeekTable(nil, entries)
-	cut := len(e.tail)
-	e.footer = binary.LittleEndian.AppendUint32(sums, checksum(e.tail))
-	e.tail = append(e.tail, e.footer...)
-	e.footer = e.tail[cut:]
-	return e
-}
-
-// promising compresses a few pieces, spread over the value, to see whether the
-// whole is worth the time.
-func promising(enc *zstd.Encoder, value []byte) bool {
-	if len(value) <= 2*samplePieces*sampleBytes {
-		return true // the whole is hardly more than the sample
-	}
-	buf := getBuffer(0)
-	defer putBuffer(buf)
-	for i := range samplePieces {
-		at := (len(value) - sampleBytes) / (samplePieces - 1) * i
-		*buf = enc.EncodeAll(value[at:at+sampleBytes], *buf)
-	}
-	const all = samplePieces * sampleBytes
-	return len(*buf) < all-all/16*worthwhile
 }

@@ -28,10 +28,10 @@ var (
 	ErrTooLarge = errors.New("mmap: value is too large")
 	// ErrReadOnly reports a write to a store that was opened for reading.
 	ErrReadOnly = errors.New("mmap: read-only")
-	// ErrPending reports a pack with a blob that no commit names yet.
-	ErrPending = errors.New("mmap: pack is pending")
 	// ErrNotSealed reports a pack that is still written to.
 	ErrNotSealed = errors.New("mmap: pack is not sealed")
+	// ErrPending reports a pack with blobs that were written and not settled.
+	ErrPending = errors.New("mmap: pack has blobs that no commit names yet")
 )
 
 // CorruptError says where bytes are wrong. errors.Is finds ErrCorrupt in it.

@@ -99,7 +99,7 @@ func frames(size, frameBytes uint64) uint64 { return (size + frameBytes - 1) / f
 // tailLen is the length of what follows the frames.
 func tailLen(codec Codec, n uint64) uint64 {
 	t := (n + 1) * footerEntryLen
-	if codec == Zstd {
+	if codec.compressed() {
 		t += seekTableLen(n)
 	}
 	return t
@@ -157,7 +157,7 @@ func decodeBlobHeader(b []byte, uuid [16]byte, r Ref) (frameBytes uint64, footer
 		return bad("magic")
 	case binary.LittleEndian.Uint32(b[60:]) != headerSum(uuid, b):
 		return bad("checksum")
-	case b[5]|b[6]|b[7] != 0 || Codec(b[4]) > Zstd:
+	case b[5]|b[6]|b[7] != 0 || Codec(b[4]) > ZstdBest:
 		return 0, 0, fmt.Errorf("%w: %s: blob at %d: codec %d", ErrVersion, packName(r.Pack), r.Offset, b[4])
 	}
 	got := Ref{
@@ -194,7 +194,7 @@ func decodeTail(tail []byte, r Ref, frameBytes uint64, footerSum uint32) (*layou
 		return nil, &CorruptError{File: packName(r.Pack), Offset: int64(r.Offset + blobHeaderLen + data), What: what}
 	}
 	table, footer := tail[:0], tail
-	if r.Codec == Zstd {
+	if r.Codec.compressed() {
 		cut := seekTableLen(n)
 		table, footer = tail[:cut], tail[cut:]
 	}
@@ -226,25 +226,4 @@ func decodeTail(tail []byte, r Ref, frameBytes uint64, footerSum uint32) (*layou
 		return bad("seek table: sum of the frames")
 	}
 	return l, nil
-}
-
-// seekTable builds the table of the seekable format from what each frame holds
-// and takes.
-type seekEntry struct {
-	stored, size uint32
-	sum          uint32 // low half of the xxhash64 of the frame's part of the value
-}
-
-func appendSeekTable(dst []byte, entries []seekEntry) []byte {
-	le := binary.LittleEndian
-	dst = le.AppendUint32(dst, seekSkipMagic)
-	dst = le.AppendUint32(dst, uint32(len(entries)*seekEntryLen+seekFooterLen))
-	for _, e := range entries {
-		dst = le.AppendUint32(dst, e.stored)
-		dst = le.AppendUint32(dst, e.size)
-		dst = le.AppendUint32(dst, e.sum)
-	}
-	dst = le.AppendUint32(dst, uint32(len(entries)))
-	dst = append(dst, seekChecksums)
-	return le.AppendUint32(dst, seekFootMagic)
 }

@@ -38,4 +38,8 @@ func populate(b []byte) error {
 	return err
 }
 
+// giveBack lets the kernel have the pages of a mapping. What is read of it again
+// comes from the page cache or the file.
+func giveBack(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }
+
 func isQuota(err error) bool { return errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG) }

@@ -18,14 +18,18 @@ type pack struct {
 
 	// Guarded by packs.mu.
 	refs    int
-	pending int
 	removed bool // not in the table any more; its file goes with the last pin
+	// pending counts the blobs in it whose references are neither committed nor
+	// given up (M8).
+	pending int
 
 	// published is how many bytes readers may touch: all of an older pack,
 	// what was written of one of ours.
 	published atomic.Uint64
 	// synced is how many of them may be mapped (M6).
 	synced atomic.Uint64
+	// statted is the length of a pack of an earlier open, once PackInfos asked.
+	statted atomic.Int64
 
 	mu    sync.Mutex // guards file and known; see release
 	file  vfs.File
@@ -149,7 +153,9 @@ func (s *Store) release(p *pack) {
 // Remove unlinks a sealed pack: new readers get ErrMissing, those who have it
 // pinned keep it, mapped or open, until they are done. That nothing live,
 // no snapshot and no unflushed delete can still reach it is the caller's to
-// know (I7), and so is the sync of the folder.
+// know (I7), and so is the sync of the folder. A pack that is not sealed is
+// refused with ErrNotSealed, one with blobs that no commit names yet with
+// ErrPending (M8).
 func (s *Store) Remove(num uint64) error {
 	if s.o.ReadOnly {
 		return ErrReadOnly

@@ -1,47 +1,87 @@
 package mmap
 
-// PackInfo describes a pack that is there.
-type PackInfo struct {
-	Num     uint64
-	Bytes   int64
-	Sealed  bool
-	Pending int
-}
+import (
+	"errors"
+	"fmt"
+	"os"
+)
 
-// Settle takes back the pin of a Write once its reference was committed or given up.
+// Settle takes back what Write or Writer.Finish left on the pack of the
+// blob they returned: its reference was committed, or given up. It is called
+// once for each of them. A reference that is none, or of a pack that is not
+// there, is passed over.
 func (s *Store) Settle(ref []byte) {
 	r, err := DecodeRef(ref)
 	if err != nil {
 		return
 	}
 	s.packs.mu.Lock()
+	defer s.packs.mu.Unlock()
 	if p := s.packs.m[r.Pack]; p != nil && p.pending > 0 {
 		p.pending--
 	}
-	s.packs.mu.Unlock()
 }
 
-// PackInfos lists the packs.
+// PackInfo describes a pack that is there.
+type PackInfo struct {
+	Num   uint64
+	Bytes int64
+	// Sealed: it gets no more blobs, and what it has is durable.
+	Sealed bool
+	// Pending counts its blobs that were written in this open and not settled.
+	Pending int
+}
+
+// PackInfos describes the packs there are, in no order. It asks the file system
+// once for the length of each pack of an earlier open.
 func (s *Store) PackInfos() ([]PackInfo, error) {
 	// Order: sealed, then pending. A sealed pack gets no blob, so none comes in between.
 	sealed := make(map[uint64]bool)
 	for _, num := range s.Packs() {
 		sealed[num] = !s.writesTo(num)
 	}
-	var out []PackInfo
 	s.packs.mu.Lock()
+	list := make([]*pack, 0, len(s.packs.m))
+	out := make([]PackInfo, 0, len(s.packs.m))
 	for _, p := range s.packs.m {
-		out = append(out, PackInfo{Num: p.num, Sealed: sealed[p.num], Pending: p.pending, Bytes: int64(p.published.Load())})
+		list = append(list, p)
+		out = append(out, PackInfo{Num: p.num, Pending: p.pending, Sealed: sealed[p.num]})
 	}
 	s.packs.mu.Unlock()
-	for i := range out {
-		if out[i].Bytes == 0 {
-			fi, err := s.o.FS.Stat(s.path(out[i].Num))
-			if err != nil {
-				return nil, err
-			}
-			out[i].Bytes = fi.Size()
+
+	kept := out[:0]
+	for i, p := range list {
+		n, err := s.packBytes(p)
+		if errors.Is(err, os.ErrNotExist) && !s.has(p) {
+			continue // removed meanwhile
 		}
+		if err != nil {
+			return nil, fmt.Errorf("mmap: %s: stat: %w", packName(p.num), err)
+		}
+		out[i].Bytes = n
+		kept = append(kept, out[i])
 	}
-	return out, nil
+	return kept, nil
+}
+
+// packBytes is how long the pack is: what was published of one of ours.
+func (s *Store) packBytes(p *pack) (int64, error) {
+	if n := p.published.Load(); n != 0 {
+		return int64(n), nil
+	}
+	if n := p.statted.Load(); n != 0 {
+		return n, nil
+	}
+	info, err := s.o.FS.Stat(p.name)
+	if err != nil {
+		return 0, err
+	}
+	p.statted.Store(info.Size())
+	return info.Size(), nil
+}
+
+func (s *Store) has(p *pack) bool {
+	s.packs.mu.Lock()
+	defer s.packs.mu.Unlock()
+	return s.packs.m[p.num] == p
 }

@@ -12,7 +12,12 @@ type Codec uint8
 const (
 	Raw  Codec = 0
 	Zstd Codec = 1
+	// ZstdBest decodes as Zstd does. It says that the better level was used, so
+	// that nobody tries it again.
+	ZstdBest Codec = 2
 )
+
+func (c Codec) compressed() bool { return c != Raw }
 
 func (c Codec) String() string {
 	switch c {
@@ -20,6 +25,8 @@ func (c Codec) String() string {
 		return "raw"
 	case Zstd:
 		return "zstd"
+	case ZstdBest:
+		return "zstd-best"
 	}
 	return fmt.Sprintf("codec(%d)", uint8(c))
 }
@@ -84,7 +91,7 @@ func DecodeRef(ref []byte) (Ref, error) {
 		Codec:  Codec(ref[40]),
 	}
 	switch {
-	case r.Codec > Zstd || ref[41]|ref[42]|ref[43] != 0:
+	case r.Codec > ZstdBest || ref[41]|ref[42]|ref[43] != 0:
 		return Ref{}, fmt.Errorf("%w: reference: codec %d", ErrVersion, ref[40])
 	case r.Size > MaxValue:
 		return bad("size %d", r.Size)

@@ -114,7 +114,7 @@ func (w *writing) copyFrom(p *pack, at, n uint64) error {
 		if n == 0 {
 			b = append(b, make([]byte, pad)...)
 		}
-		if err := w.write(b); err != nil {
+		if err := writeAll(w.file, b); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -31,11 +32,14 @@ type Options struct {
 
 	// NoMap reads through pread alone.
 	NoMap bool
-	// MaxMappedBytes bounds what is mapped at a time. Zero is 256 MiB. A value
-	// that finds no place is read through pread.
+	// MaxMappedBytes bounds how much of the mapped values is resident, counted
+	// in the frames that were touched since their pages were last given back.
+	// Larger means fewer page faults. Zero is 256 MiB. A View or Bytes of more
+	// than that maps it all the same while it lasts, for a copy would be worse.
 	MaxMappedBytes int64
-	// MaxMappings bounds their number. Zero is 4,096; Linux allows a process
-	// 65,530 by default.
+	// MaxMappings bounds their number; the address space they take together is
+	// bounded by 1 TiB. A value that finds no place is read through pread. Zero
+	// is 4,096; Linux allows a process 65,530 by default.
 	MaxMappings int
 	// PackBytes is when the next pack begins. Zero is 256 MiB.
 	PackBytes int64
@@ -101,12 +105,14 @@ type Store struct {
 	syncMu yield.Mutex
 	synced uint64 // guarded by syncMu: writes below are durable
 
-	writeMu  yield.Mutex // guards all below
-	writes   uint64      // blobs written
-	active   *writing    // nil: the next Write begins a pack
-	unsynced []*writing  // older packs that Sync still has to see
-	next     uint64      // number of the next pack
-	poison   error       // M3
+	writeMu  yield.Mutex          // guards all below
+	writes   uint64               // blobs written
+	active   *writing             // nil: the next Write begins a pack
+	unsynced []*writing           // older packs that Sync still has to see
+	next     uint64               // number of the next pack
+	poison   error                // M3
+	streams  map[*stream]struct{} // values under way; Close ends them
+	solos    sync.WaitGroup       // packs of their own that are neither published nor dropped
 }
 
 type stats struct {
@@ -133,9 +139,9 @@ func Open(o Options) (*Store, error) {
 
 		return nil, fmt.Errorf("mmap: list packs: %w", err)
 	}
-	s := &Store{o: o, log: o.Logger, next: max(o.NextPack, 1)}
+	s := &Store{o: o, log: o.Logger, next: max(o.NextPack, 1), streams: make(map[*stream]struct{})}
 	s.packs.m = make(map[uint64]*pack)
-	s.windows = windows{maxBytes: o.MaxMappedBytes, maxCount: o.MaxMappings, m: make(map[windowKey]*window)}
+	s.windows = windows{maxBytes: maxAddress, maxWarm: o.MaxMappedBytes, maxCount: o.MaxMappings, m: make(map[windowKey]*window)}
 	if o.NoMap {
 		s.windows.maxBytes = 0
 	}
@@ -177,7 +183,8 @@ func (s *Store) Packs() []uint64 {
 	return out
 }
 
-// DropMappings unmaps what nobody pins, when the memory budget asks for it.
+// DropMappings unmaps what nobody pins, pages and address space, when the memory
+// budget asks for it.
 func (s *Store) DropMappings() { s.windows.drop(false) }
 
 // Metrics is a moment of the store's counters.
@@ -191,8 +198,10 @@ type Metrics struct {
 	StoredBytes   uint64 // of the blobs they became
 	Syncs         uint64
 	Mappings      int
-	MappedBytes   int64
-	Pins          int // mappings in use, counted once for each use
+	MappedBytes   int64  // address space
+	ResidentBytes int64  // of it, by count of the frames touched; what MaxMappedBytes bounds
+	GivenBack     uint64 // times that the pages of a mapping were given back
+	Pins          int    // mappings in use, counted once for each use
 	MappingsMade  uint64
 	MappingsGone  uint64
 	MapRefused    uint64 // reads that found no place for a mapping
@@ -217,6 +226,7 @@ func (s *Store) Metrics() Metrics {
 	ws := &s.windows
 	ws.mu.Lock()
 	m.Mappings, m.MappedBytes, m.Pins = ws.count, ws.bytes, ws.pins
+	m.ResidentBytes, m.GivenBack = ws.warm, ws.given
 	m.MappingsMade, m.MappingsGone, m.MapRefused = ws.made, ws.unmapped, ws.refused
 	ws.mu.Unlock()
 	s.writeMu.Lock()
@@ -231,12 +241,26 @@ func (s *Store) Metrics() Metrics {
 
 // Close ends writing and opening. It does not wait for readers: pinned
 // mappings and their packs go with the last Blob.Close (M7). Blobs that were
-// written and not synced may be lost. It is idempotent.
+// written and not synced may be lost. Writers that are open end, and what they
+// wrote is removed. It is idempotent.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
 	s.windows.drop(true)
+	s.writeMu.Lock()
+	var streams []*stream
+	for t := range s.streams {
+		streams = append(streams, t)
+	}
+	s.writeMu.Unlock()
+	for _, t := range streams {
+		t.stop(&stopped{ErrClosed})
+	}
+	for _, t := range streams {
+		<-t.ended
+	}
+	s.solos.Wait()
 
 	s.appendMu.Lock() // a write and a sync under way end first
 	defer s.appendMu.Unlock()

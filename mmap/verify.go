@@ -85,7 +85,11 @@ func (s *Store) forget(num uint64) {
 	s.windows.dropPack(num)
 	s.packs.mu.Lock()
 	p := s.packs.m[num]
-	s.packs.m[num] = &pack{num: num, name: s.path(num)}
+	fresh := &pack{num: num, name: s.path(num)}
+	if p != nil {
+		fresh.pending = p.pending
+	}
+	s.packs.m[num] = fresh
 	var f vfs.File
 	if p != nil {
 		p.removed = true // so that its last reader closes it
@@ -111,7 +115,7 @@ func (s *Store) Exists(ref []byte) error {
 		from, to := l.stored(i, b.ref.Size)
 		buf := getBuffer(int(to - from))
 		defer putBuffer(buf)
-		if err := b.fetch(*buf, blobHeaderLen+from); err != nil {
+		if err := b.fetchFrame(*buf, l, i); err != nil {
 			return err
 		}
 		if checksum(*buf) != l.sums[i] {
@@ -147,23 +151,34 @@ func (s *Store) Verify(ref []byte) error {
 }
 
 func (s *Store) walk(ref []byte, each func(b *Blob, l *layout, i uint64) error) error {
-	b, err := s.Open(ref)
+	b, l, _, err := s.openFile(ref)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if w := b.win.Swap(nil); w != nil {
-		s.windows.put(w)
-		b.layout.Store(nil) // read again, from the file
-	}
-	if err := b.load(); err != nil {
-		return err
-	}
-	l := b.layout.Load()
 	for i := range uint64(len(l.sums)) {
 		if err := each(b, l, i); err != nil {
 			return s.seen(err)
 		}
 	}
 	return nil
+}
+
+// openFile pins a blob that is read through its file, whatever is mapped, and
+// returns its layout and the table and footer that say so.
+func (s *Store) openFile(ref []byte) (*Blob, *layout, []byte, error) {
+	b, err := s.Open(ref)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if w := b.win.Swap(nil); w != nil {
+		s.windows.put(w)
+	}
+	l, tail, err := b.readLayout()
+	if err != nil {
+		_ = b.Close() // has no error
+		return nil, nil, nil, s.seen(err)
+	}
+	b.layout.Store(l)
+	return b, l, tail, nil
 }

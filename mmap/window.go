@@ -17,11 +17,26 @@ type window struct {
 
 	verified []atomic.Uint32 // one bit a frame
 	all      atomic.Bool
+	// touched has a bit for each frame that counts as resident. It is read
+	// without a lock and changed under windows.mu, with warm.
+	touched []atomic.Uint32
 
 	// Guarded by windows.mu.
-	pins int
-	gone bool          // not in the table any more; unmapped with the last pin
-	at   *list.Element // in lru while nobody pins it
+	pins   int
+	gone   bool          // not in the table any more; unmapped with the last pin
+	at     *list.Element // in lru while nobody pins it
+	warm   int64         // bytes of the frames that are touched
+	inside int           // Views and Bytes that have the whole of it
+	queued *list.Element // in idle or busy while warm
+	queue  *list.List    // which of them
+}
+
+func newWindow(r Ref, region, blob []byte, l *layout) *window {
+	words := (len(l.sums) + 31) / 32
+	return &window{
+		key: windowKey{r.Pack, r.Offset}, ref: r, region: region, blob: blob, layout: l,
+		verified: make([]atomic.Uint32, words), touched: make([]atomic.Uint32, words),
+	}
 }
 
 type windowKey struct{ pack, offset uint64 }
@@ -32,22 +47,35 @@ func (w *window) isVerified(i uint64) bool {
 
 func (w *window) setVerified(i uint64) { w.verified[i/32].Or(1 << (i % 32)) }
 
-// windows is the table of mappings: bounded in number and bytes (M7). What
-// nobody pins stays until its place is needed, oldest first.
+// windows is the table of mappings: bounded in number, in address space and in
+// what is resident of them (M7). What nobody pins stays until its place is
+// needed, oldest first.
 type windows struct {
-	maxBytes int64
+	maxBytes int64 // of address space
+	maxWarm  int64 // resident
 	maxCount int
 
-	mu       sync.Mutex // guards all below
-	m        map[windowKey]*window
-	lru      list.List // of *window, oldest first
-	bytes    int64     // mapped, in whole pages
-	count    int
-	pins     int
-	closed   bool
-	made     uint64
-	refused  uint64
-	unmapped uint64
+	mu    sync.Mutex // guards all below
+	m     map[windowKey]*window
+	lru   list.List // of *window that nobody pins, oldest first
+	bytes int64     // mapped, in whole pages
+	// Of *window with pages to give back, oldest first: not pinned, and pinned.
+	idle, busy list.List
+	warm       int64 // resident by our count
+	given      uint64
+	count      int
+	pins       int
+	closed     bool
+	made       uint64
+	refused    uint64
+	unmapped   uint64
+}
+
+// pagesOf is the part of the region that has these bytes of the blob, from a
+// page border on.
+func (w *window) pagesOf(from, to uint64) []byte {
+	at := uint64(len(w.region) - len(w.blob))
+	return w.region[(at+from)&^uint64(pageSize-1) : at+to]
 }
 
 func pages(n int) int64 { return (int64(n) + int64(pageSize) - 1) &^ (int64(pageSize) - 1) }
@@ -71,6 +99,9 @@ func (ws *windows) pinLocked(w *window) {
 	}
 	w.pins++
 	ws.pins++
+	if w.pins == 1 {
+		ws.queueLocked(w)
+	}
 }
 
 // reserve makes room for n bytes. With evict it may unmap what nobody pins.
@@ -142,7 +173,12 @@ func (ws *windows) put(w *window) {
 			ws.freeLocked(w)
 			victims = append(victims, w)
 		} else {
-			w.at = ws.lru.PushBack(w)
+			if w.warm > 0 {
+				w.at = ws.lru.PushBack(w)
+			} else {
+				w.at = ws.lru.PushFront(w) // nothing is lost with it
+			}
+			ws.queueLocked(w)
 		}
 	}
 	ws.mu.Unlock()
@@ -173,6 +209,7 @@ func (ws *windows) freeLocked(w *window) {
 	ws.bytes -= pages(len(w.region))
 	ws.count--
 	ws.unmapped++
+	ws.coolLocked(w)
 }
 
 func (ws *windows) unmap(list []*window) {

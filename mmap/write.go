@@ -21,7 +21,8 @@ type writing struct {
 }
 
 // Write appends the value as one blob and returns its reference. The blob is
-// readable at once; it is durable after Sync. The value is not kept.
+// readable at once; it is durable after Sync. Its pack is pending until Settle.
+// The value is not kept. Above 512 KiB it is compressed on all cores.
 func (s *Store) Write(value []byte) (ref []byte, err error) {
 	if s.o.ReadOnly {
 		return nil, ErrReadOnly
@@ -32,7 +33,11 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 	// Compression and checksums are the long part, outside the lock.
 	e := encode(value, s.o.Compression, s.o.FrameBytes)
 	defer e.free()
+	return s.appendBlob(e)
+}
 
+// appendBlob writes a blob to the active pack and leaves that pending (M8).
+func (s *Store) appendBlob(e *encoded) (ref []byte, err error) {
 	s.appendMu.Lock()
 	defer s.appendMu.Unlock()
 	s.writeMu.Lock()
@@ -40,18 +45,23 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 	if err := s.writableLocked(); err != nil {
 		return nil, err
 	}
-	stored := blobHeaderLen + uint64(len(e.data)+len(e.tail))
+	stored := e.blobLen()
 	w, err := s.activeLocked(stored)
 	if err != nil {
 		return nil, err
 	}
-	r := Ref{Pack: w.pack.num, Offset: w.size, Stored: stored, Size: uint64(len(value)), Hash: e.hash, Codec: e.codec}
-	head := encodeBlobHeader(s.o.UUID, r, uint64(s.o.FrameBytes), e.footer)
+	r := Ref{Pack: w.pack.num, Offset: w.size, Stored: stored, Size: e.size, Hash: e.hash, Codec: e.codec}
 	pad := -stored % blobAlign
+	parts := make([][]byte, 0, len(e.parts)+4)
+	parts = append(parts, encodeBlobHeader(s.o.UUID, r, e.frameBytes, e.footer))
+	for i := range e.parts {
+		parts = append(parts, e.parts[i].stored)
+	}
+	parts = append(parts, e.table, e.footer, make([]byte, pad))
 	// The bytes go out without writeMu. Until size and writes say so, no sync
 	// counts them, and only who holds appendMu may end the pack.
 	s.writeMu.Unlock()
-	err = w.append(head, e.data, e.tail, make([]byte, pad))
+	err = w.append(parts...)
 	s.writeMu.Lock()
 	if err != nil {
 		w.failed = true
@@ -64,20 +74,26 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 		}
 		return nil, err
 	}
-	s.packs.mu.Lock()
-	w.pack.pending++
-	s.packs.mu.Unlock()
 	w.size += stored + pad
 	w.pack.published.Store(w.size)
+	s.writtenLocked(w.pack, r)
+	return r.append(make([]byte, 0, RefLen)), nil
+}
+
+// writtenLocked counts a blob that is whole. Order: it is called before its
+// pack can be sealed, so that Remove never sees one sealed and not pending.
+func (s *Store) writtenLocked(p *pack, r Ref) {
+	s.packs.mu.Lock()
+	p.pending++
+	s.packs.mu.Unlock()
 	s.writes++
-	if e.codec == Raw {
-		s.stats.raw.Add(1)
-	} else {
+	if r.Codec.compressed() {
 		s.stats.compressed.Add(1)
+	} else {
+		s.stats.raw.Add(1)
 	}
 	s.stats.rawBytes.Add(r.Size)
-	s.stats.storedBytes.Add(stored)
-	return r.append(make([]byte, 0, RefLen)), nil
+	s.stats.storedBytes.Add(r.Stored)
 }
 
 func (s *Store) writableLocked() error {
@@ -160,19 +176,19 @@ func (w *writing) append(parts ...[]byte) error {
 			b = append(b, p[:n]...)
 			p = p[n:]
 			if len(b) == cap(b) {
-				if err := w.write(b); err != nil {
+				if err := writeAll(w.file, b); err != nil {
 					return err
 				}
 				b = b[:0]
 			}
 		}
 	}
-	return w.write(b)
+	return writeAll(w.file, b)
 }
 
-func (w *writing) write(b []byte) error {
+func writeAll(f vfs.File, b []byte) error {
 	for len(b) > 0 {
-		n, err := w.file.Write(b)
+		n, err := f.Write(b)
 		if err != nil {
 			return err
 		}
@@ -182,126 +198,4 @@ func (w *writing) write(b []byte) error {
 		b = b[n:]
 	}
 	return nil
-}
-
-// Sync makes every blob written so far durable (M2). Callers that come
-// together share one sync.
-func (s *Store) Sync() error {
-	s.writeMu.Lock()
-	target := s.writes
-	err := s.writableLocked()
-	s.writeMu.Unlock()
-	if err != nil {
-		return err
-	}
-	s.syncMu.Lock()
-	defer s.syncMu.Unlock()
-	if s.synced >= target {
-		return nil // whoever held the lock before synced ours too
-	}
-	return s.syncLocked()
-}
-
-// syncLocked holds syncMu: one sync at a time.
-func (s *Store) syncLocked() error {
-	s.writeMu.Lock()
-	if err := s.writableLocked(); err != nil {
-		s.writeMu.Unlock()
-		return err
-	}
-	reached := s.writes
-	todo := append([]*writing(nil), s.unsynced...)
-	old := len(todo)
-	if s.active != nil {
-		todo = append(todo, s.active)
-	}
-	sizes := make([]uint64, len(todo))
-	for i, w := range todo {
-		sizes[i] = w.size
-	}
-	s.writeMu.Unlock()
-
-	// Writers go on meanwhile: SyncData covers at least what was written.
-	named := true
-	for _, w := range todo {
-		if err := w.file.SyncData(); err != nil {
-			return s.syncFailed(fmt.Errorf("mmap: %s: sync: %w", packName(w.pack.num), err))
-		}
-		named = named && w.named
-	}
-	if !named {
-		// Order: data, then name. A pack that has a name and no header would
-		// be refused at its first use.
-		if err := s.syncDir(s.o.FS, s.o.Dir); err != nil {
-			return s.syncFailed(err)
-		}
-	}
-	s.stats.syncs.Add(1)
-	for i, w := range todo {
-		w.named = true // only the holder of syncMu looks at it
-		w.pack.synced.Store(sizes[i])
-	}
-	s.synced = reached
-
-	s.writeMu.Lock()
-	s.unsynced = append([]*writing(nil), s.unsynced[old:]...)
-	s.writeMu.Unlock()
-	for _, w := range todo[:old] {
-		if err := w.file.Close(); err != nil {
-			s.log.Warn("mmap: closing a synced pack", "pack", packName(w.pack.num), "err", err)
-		}
-	}
-	return nil
-}
-
-// syncFailed poisons the store (M3): after a failed sync the kernel may have
-// dropped the pages and called them clean, so a second one proves nothing.
-func (s *Store) syncFailed(err error) error {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
-	if s.poison == nil {
-		s.poison = err
-	}
-	err = fmt.Errorf("%w: %w", ErrPoisoned, err)
-	if noSpace(err) {
-		return fmt.Errorf("%w: %w", ErrDiskFull, err)
-	}
-	return err
-}
-
-func (s *Store) syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return fmt.Errorf("mmap: open folder: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("mmap: sync folder: %w", err)
-	}
-	return nil
-}
-
-// Seal ends the active pack and makes it durable, so that it can be linked.
-// The next Write begins a new one.
-func (s *Store) Seal() error {
-	if s.o.ReadOnly {
-		return nil
-	}
-	s.appendMu.Lock()
-	defer s.appendMu.Unlock()
-	s.syncMu.Lock()
-	defer s.syncMu.Unlock()
-	s.writeMu.Lock()
-	if err := s.writableLocked(); err != nil {
-		s.writeMu.Unlock()
-		return err
-	}
-	if s.active != nil {
-		s.retireLocked()
-	}
-	none := len(s.unsynced) == 0
-	s.writeMu.Unlock()
-	if none {
-		return nil
-	}
-	return s.syncLocked()
 }
