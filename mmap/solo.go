@@ -89,7 +89,7 @@ func (o *solo) flush() error {
 // said so for the last time (M3).
 func (o *solo) hint() error {
 	written := o.size - uint64(len(*o.buf))
-	if written < o.hinted+hintBytes {
+	if written < o.hinted+o.s.hint {
 		return nil
 	}
 	if err := o.s.writable(); err != nil {

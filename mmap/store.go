@@ -94,6 +94,7 @@ type Store struct {
 	stats   stats
 	closed  atomic.Bool
 
+	hint      uint64   // hintBytes
 	leftovers []string // of copies that broke off; Open's and Renew's alone
 
 	// appendMu is held while a blob goes to its pack, and by who ends a pack: one
@@ -139,7 +140,7 @@ func Open(o Options) (*Store, error) {
 
 		return nil, fmt.Errorf("mmap: list packs: %w", err)
 	}
-	s := &Store{o: o, log: o.Logger, next: max(o.NextPack, 1), streams: make(map[*stream]struct{})}
+	s := &Store{o: o, log: o.Logger, next: max(o.NextPack, 1), hint: hintBytes, streams: make(map[*stream]struct{})}
 	s.packs.m = make(map[uint64]*pack)
 	s.windows = windows{maxBytes: maxAddress, maxWarm: o.MaxMappedBytes, maxCount: o.MaxMappings, m: make(map[windowKey]*window)}
 	if o.NoMap {
