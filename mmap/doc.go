@@ -5,8 +5,8 @@
 //
 // A leaf: below engine and compaction, beside cow, wal, cache and storage,
 // importing none of them. A value is bytes; where it lies is a reference
-// ([Ref]) that others keep. Start reading at [Store.Write], [Store.Sync] and
-// [Blob.View].
+// ([Ref]) that others keep. Start reading at [Store.Write], [Store.NewWriter],
+// [Store.Sync] and [Blob.View].
 //
 // # Always true
 //
@@ -16,10 +16,12 @@
 //   - M2: after Sync returned nil, every blob written before the call is
 //     durable, its pack's name included (I3).
 //   - M3: after a failed sync, or a failed write that is not a full disk, that
-//     pack is never touched again and Write and Sync fail until reopen (I9).
-//     Reads go on.
+//     pack is never written again and Write and Sync fail until reopen (I9). A
+//     hint to write out that fails is a failed sync. Reads go on.
 //   - M4: bytes of a failed write are never referenced; the pack they are in
-//     gets no more.
+//     gets no more. A pack of its own has no blob header until all else of the
+//     blob is written, is in no table until the header is, and is removed if
+//     that never comes.
 //   - M5: nothing read from disk is trusted before its checksum was verified,
 //     and no size is taken from a compressed stream. Bytes from disk cause
 //     typed errors, never a panic (I12).
@@ -27,7 +29,14 @@
 //     that can fault runs under [guard] (I12). A page that is gone is
 //     ErrCorrupt.
 //   - M7: a mapping lives while it is pinned, also past Close; mappings are
-//     bounded in number and in bytes (I10).
+//     bounded in number, in address space, and in the frames that were touched
+//     in them since their pages were last given back (I10). Past that bound are
+//     only Views and Bytes while they last.
+//   - M8: a pack with a blob that was written in this open and whose reference
+//     was neither committed nor given up is pending, and is not removed (I7).
+//   - M9: what a Writer holds is bounded whatever the size of its value (I10),
+//     and no goroutine outlives the Finish, Abort, context or Close that ends
+//     its value but to remove it (I11).
 //
 // # On disk
 //
@@ -48,7 +57,7 @@
 //
 //	offset  size  field
 //	0       4     "HFB1"
-//	4       1     codec: 0 raw, 1 zstd
+//	4       1     codec: 0 raw, 1 zstd, 2 zstd at the better level
 //	5       3     zero
 //	8       8     number of the pack
 //	16      8     offset of this header
@@ -65,8 +74,11 @@
 //
 // With zstd each frame is a zstd frame of its own, and frames and seek table
 // together are a file in the public zstd seekable format: any zstd tool
-// decodes them.
+// decodes them. A frame that does not shrink is a zstd frame of raw blocks.
 //
-// testdata/pack.golden holds one blob of each codec; TestFormat_golden reads
-// it back.
+// A value whose size was not known from the start and is 8 MiB or more, or a
+// copy of a blob of 8 MiB or more stored, is the only blob of its pack.
+//
+// testdata/pack.golden and testdata/best.golden hold one blob of each codec;
+// TestFormat_golden reads them back.
 package mmap

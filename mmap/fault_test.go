@@ -33,13 +33,15 @@ type image struct {
 	refs   [][]byte
 }
 
-func makeImage(t testing.TB) image {
+func makeImage(t testing.TB) image { return makeImageOf(t, None, Fast, None) }
+
+func makeImageOf(t testing.TB, compressions ...Compression) image {
 	fs := vfs.NewMem()
 	var im image
 	s, err := Open(Options{FS: fs, Dir: "packs", UUID: testUUID, FrameBytes: minFrameBytes})
 	require.NoError(t, err)
 	// Both codecs in one pack: the option changes under way.
-	for i, c := range []Compression{None, Fast, None} {
+	for i, c := range compressions {
 		s.o.Compression = c
 		v := value("text", []int{5000, 20_000, 10}[i])
 		im.values = append(im.values, v)
@@ -337,30 +339,42 @@ func TestBlob_View_flipWhileOpen(t *testing.T) {
 }
 
 func TestFormat_golden(t *testing.T) {
-	// The goal: a pack of the first version opens for ever.
-	im := makeImage(t)
-	const name = "testdata/pack.golden"
-	if os.Getenv("HOLDFAST_GOLDEN") == "write" {
-		require.NoError(t, os.MkdirAll("testdata", 0o755))
-		var refs []byte
-		for _, r := range im.refs {
-			refs = append(refs, r...)
+	// The goal: a pack of the first version opens for ever, and so does one that
+	// was written when there came to be a better level.
+	best := func(t testing.TB) image { return makeImageOf(t, Best, None, Best) }
+	for name, made := range map[string]image{"": makeImage(t), "best": best(t)} {
+		packName, refsName := "testdata/pack.golden", "testdata/refs.golden"
+		if name != "" {
+			packName, refsName = "testdata/"+name+".golden", "testdata/"+name+"-refs.golden"
 		}
-		require.NoError(t, os.WriteFile(name, im.pack, 0o644))
-		require.NoError(t, os.WriteFile("testdata/refs.golden", refs, 0o644))
+		if os.Getenv("HOLDFAST_GOLDEN") == "write" {
+			require.NoError(t, os.MkdirAll("testdata", 0o755))
+			var refs []byte
+			for _, r := range made.refs {
+				refs = append(refs, r...)
+			}
+			require.NoError(t, os.WriteFile(packName, made.pack, 0o644))
+			require.NoError(t, os.WriteFile(refsName, refs, 0o644))
+		}
+		pack, err := os.ReadFile(packName)
+		require.NoError(t, err)
+		refs, err := os.ReadFile(refsName)
+		require.NoError(t, err)
+		im := made
+		im.refs = nil
+		for ; len(refs) > 0; refs = refs[RefLen:] {
+			im.refs = append(im.refs, refs[:RefLen:RefLen])
+		}
+		require.Len(t, im.refs, len(im.values))
+		if name == "best" {
+			r, err := DecodeRef(im.refs[0])
+			require.NoError(t, err)
+			require.Equal(t, ZstdBest, r.Codec)
+		}
+		s := memStore(t, pack, 1)
+		require.Zero(t, im.harmless(t, s, "golden"))
+		require.NoError(t, s.Close())
 	}
-	pack, err := os.ReadFile(name)
-	require.NoError(t, err)
-	refs, err := os.ReadFile("testdata/refs.golden")
-	require.NoError(t, err)
-	im.refs = nil
-	for ; len(refs) > 0; refs = refs[RefLen:] {
-		im.refs = append(im.refs, refs[:RefLen:RefLen])
-	}
-	require.Len(t, im.refs, len(im.values))
-	s := memStore(t, pack, 1)
-	require.Zero(t, im.harmless(t, s, "golden"))
-	require.NoError(t, s.Close())
 }
 
 func TestDecodeFrame_hostile(t *testing.T) {

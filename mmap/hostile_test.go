@@ -50,7 +50,7 @@ func TestDecodeRef_fields(t *testing.T) {
 	b[0] ^= 1
 	_, err = DecodeRef(b)
 	require.ErrorIs(t, err, ErrCorrupt)
-	require.Equal(t, "raw zstd codec(9)", Raw.String()+" "+Zstd.String()+" "+Codec(9).String())
+	require.Equal(t, "raw zstd zstd-best codec(9)", Raw.String()+" "+Zstd.String()+" "+ZstdBest.String()+" "+Codec(9).String())
 }
 
 // Goal: an error of corruption names its place and carries its cause.

@@ -168,9 +168,19 @@ func TestBlob_zstdTool(t *testing.T) {
 		t.Skip("no zstd tool here: the public format was not checked against it")
 	}
 	s, dir := disk(t, func(o *Options) { o.Compression = Fast })
-	for _, n := range []int{1000, 128 << 10, 300_000, 5 << 20} {
+	for i, n := range []int{1000, 128 << 10, 300_000, 5 << 20, 2 << 20, 9 << 20, 9 << 20} {
 		v := value("text", n)
-		ref := put(t, s, v)
+		var ref []byte
+		switch i {
+		case 4, 5: // in a shared pack, and in one of its own
+			ref, err = streamed(s, v, 0)
+		case 6: // with a stretch that does not shrink
+			copy(v[4<<20:], value("random", 1<<20))
+			ref, err = streamed(s, v, 0)
+		default:
+			ref, err = s.Write(v)
+		}
+		require.NoError(t, err)
 		r, err := DecodeRef(ref)
 		require.NoError(t, err)
 		require.Equal(t, Zstd, r.Codec)
