@@ -49,6 +49,8 @@ type plan struct {
 	compression Compression
 	frameBytes  int
 	maxValue    uint64
+	// sample is how much of the value is looked at before its codec is chosen.
+	sample uint64
 	// soloValue is the size from which a value gets a pack of its own.
 	soloValue uint64
 }
@@ -63,7 +65,7 @@ func (e *stopped) Error() string { return e.err.Error() }
 func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	return s.newWriter(ctx, plan{
 		compression: s.o.Compression, frameBytes: s.o.FrameBytes, maxValue: MaxValue,
-		soloValue: soloBytes,
+		sample: sampleAfter, soloValue: soloBytes,
 	})
 }
 
@@ -195,7 +197,7 @@ func (w *Writer) send() error {
 	}
 	w.early = append(w.early, buf)
 	w.earlyLen += uint64(len(*buf))
-	if w.earlyLen < sampleAfter {
+	if w.earlyLen < w.plan.sample {
 		return nil
 	}
 	return w.begin()
