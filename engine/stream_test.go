@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+)
+
+func streamOptions() Options {
+	return Options{MemoryBudget: 32 << 20, LargeValue: 64 << 10, DiskReserve: -1}
+}
+
+// sequential shows Read and Seek alone, so that they are what is tested.
+type sequential struct{ io.ReadSeeker }
+
+// Goal: what was streamed in is read back in every way there is, at every border of
+// size, compressed or not, in this life and the next.
+func TestCreate_everySize(t *testing.T) {
+	for _, c := range []Compression{CompressAuto, CompressNone} {
+		dir := t.TempDir()
+		o := streamOptions()
+		o.Compression = c
+		e, err := Open(dir, &o)
+		require.NoError(t, err)
+		rnd := rand.New(rand.NewSource(1))
+		values := map[string][]byte{}
+		for _, n := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 128 << 10, 1 << 20, 8<<20 - 1, 8 << 20, 8<<20 + 1, 11_000_000} {
+			for how := range 3 {
+				v := blobValue(rnd, n)
+				if how == 1 {
+					v = bytes.Repeat([]byte("a state of some kind. "), n/22+1)[:n]
+				}
+				key := fmt.Sprintf("%d/%d", n, how)
+				values[key] = v
+				w, err := e.Create(context.Background(), []byte(key))
+				require.NoError(t, err)
+				if how == 2 {
+					_, err = w.ReadFrom(iotest.HalfReader(bytes.NewReader(v)))
+				} else {
+					_, err = io.Copy(struct{ io.Writer }{w}, bytes.NewReader(v))
+				}
+				require.NoError(t, err)
+				_, err = e.Get([]byte(key))
+				require.ErrorIs(t, err, ErrNotFound, "before Close")
+				require.NoError(t, w.Close())
+				require.NoError(t, w.Close())
+				_, err = w.Write([]byte("more"))
+				require.ErrorIs(t, err, ErrClosed)
+				require.NoError(t, w.Abort())
+			}
+		}
+		for life := range 2 {
+			for key, want := range values {
+				got, err := e.Get([]byte(key))
+				require.NoError(t, err, key)
+				require.True(t, bytes.Equal(want, got), "%s in life %d", key, life)
+				v, err := e.OpenValue([]byte(key))
+				require.NoError(t, err)
+				require.Equal(t, int64(len(want)), v.Size())
+				require.NotZero(t, v.Revision())
+				if len(want) <= 1<<20 {
+					require.NoError(t, iotest.TestReader(sequential{v}, want))
+				}
+				var out bytes.Buffer
+				_, err = v.Seek(0, io.SeekStart)
+				require.NoError(t, err)
+				_, err = v.WriteTo(&out)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(want, out.Bytes()), key)
+				at, err := v.Seek(-int64(len(want)/2), io.SeekEnd)
+				require.NoError(t, err)
+				out.Reset()
+				_, err = v.WriteTo(&out)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(want[at:], out.Bytes()), key)
+				b, err := v.Bytes()
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(want, b), key)
+				require.NoError(t, v.Close())
+				_, err = v.ReadAt(make([]byte, 1), 0)
+				require.ErrorIs(t, err, ErrClosed)
+			}
+			require.NoError(t, e.Close())
+			e, err = Open(dir, &o)
+			require.NoError(t, err)
+		}
+		require.NoError(t, e.Check(context.Background()))
+		require.NoError(t, e.Close())
+	}
+}
+
+// Goal: a writer that is dropped, for whatever reason, leaves nothing: no value, no
+// file, and the key as it was.
+func TestCreate_dropped(t *testing.T) {
+	dir := t.TempDir()
+	o := streamOptions()
+	e, err := Open(dir, &o)
+	require.NoError(t, err)
+	require.NoError(t, e.Put([]byte("k"), []byte("old")))
+	boom := errors.New("boom")
+	rnd := rand.New(rand.NewSource(1))
+	for _, n := range []int{0, 1000, 100_000, 9 << 20, 20 << 20} {
+		for name, end := range map[string]func(w *Writer, cancel func()) error{
+			"abort": func(w *Writer, _ func()) error { require.NoError(t, w.Abort()); return nil },
+			"cancel": func(w *Writer, cancel func()) error {
+				cancel()
+				require.ErrorIs(t, w.Close(), context.Canceled)
+				return nil
+			},
+			"reader": func(w *Writer, _ func()) error {
+				_, err := w.ReadFrom(iotest.ErrReader(boom))
+				require.ErrorIs(t, err, boom)
+				return nil
+			},
+		} {
+			ctx, cancel := context.WithCancel(context.Background())
+			w, err := e.Create(ctx, []byte("k"))
+			require.NoError(t, err)
+			_, err = w.Write(blobValue(rnd, n))
+			require.NoError(t, err)
+			require.NoError(t, end(w, cancel))
+			require.Error(t, w.Close(), name)
+			_, err = w.Write([]byte("more"))
+			require.Error(t, err, name)
+			got, err := e.Get([]byte("k"))
+			require.NoError(t, err)
+			require.Equal(t, "old", string(got))
+			cancel()
+		}
+	}
+	require.Zero(t, packDisk(t, dir))
+	w, err := e.Create(context.Background(), []byte("k"))
+	require.NoError(t, err)
+	_, err = w.Write(blobValue(rnd, 20<<20))
+	require.NoError(t, err)
+	require.NoError(t, e.Close())
+	require.Zero(t, packDisk(t, dir), "an open writer goes with the store")
+	require.ErrorIs(t, w.Close(), ErrClosed)
+}
+
+// Goal: an open value keeps its bytes over overwrite, flush, collection and close of the
+// store, and its room comes back when nobody has it.
+func TestOpenValue_keeps(t *testing.T) {
+	for _, c := range []Compression{CompressAuto, CompressNone} {
+		dir := t.TempDir()
+		o := streamOptions()
+		o.Compression = c
+		e, err := Open(dir, &o)
+		require.NoError(t, err)
+		want := blobValue(rand.New(rand.NewSource(1)), 10<<20)
+		if c == CompressAuto {
+			want = bytes.Repeat([]byte("a state of some kind. "), 1<<19)
+		}
+		require.NoError(t, e.Put([]byte("k"), want))
+		v, err := e.OpenValue([]byte("k"))
+		require.NoError(t, err)
+		require.NoError(t, e.Delete([]byte("k")))
+		require.NoError(t, e.Flush(context.Background()))
+		eventually(t, 10e9, "disk is not given back", func() bool { return packDisk(t, dir) < slackValues*int64(o.LargeValue) })
+		part := make([]byte, 5000)
+		_, err = v.ReadAt(part, 3<<20)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want[3<<20:][:5000], part))
+		require.NoError(t, e.Close())
+		b, err := v.Bytes()
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, b))
+		require.NoError(t, v.Close())
+	}
+}
+
+// Goal: bad arguments have an error of their own.
+func TestCreate_arguments(t *testing.T) {
+	o := streamOptions()
+	e, err := Open(t.TempDir(), &o)
+	require.NoError(t, err)
+	_, err = e.Create(nil, []byte("k")) //nolint:staticcheck
+	require.ErrorIs(t, err, ErrArgument)
+	_, err = e.Create(context.Background(), nil)
+	require.ErrorIs(t, err, ErrEmptyKey)
+	_, err = e.Create(context.Background(), make([]byte, MaxKey+1))
+	require.ErrorIs(t, err, ErrTooLarge)
+	_, err = e.OpenValue([]byte("no"))
+	require.ErrorIs(t, err, ErrNotFound)
+	require.NoError(t, e.Put([]byte("k"), []byte("v")))
+	v, err := e.OpenValue([]byte("k"))
+	require.NoError(t, err)
+	_, err = v.Seek(-1, io.SeekStart)
+	require.ErrorIs(t, err, ErrArgument)
+	_, err = v.Seek(0, 9)
+	require.ErrorIs(t, err, ErrArgument)
+	_, err = v.ReadAt(nil, -1)
+	require.ErrorIs(t, err, ErrArgument)
+	require.NoError(t, v.Close())
+	require.NoError(t, v.Close())
+	_, err = v.Bytes()
+	require.ErrorIs(t, err, ErrClosed)
+	s, err := e.Snapshot()
+	require.NoError(t, err)
+	v, err = s.OpenValue([]byte("k"))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	got, err := io.ReadAll(v)
+	require.NoError(t, err)
+	require.Equal(t, "v", string(got))
+	require.NoError(t, e.Close())
+	_, err = e.Create(context.Background(), []byte("k"))
+	require.ErrorIs(t, err, ErrClosed)
+}

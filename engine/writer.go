@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/mmap"
+)
+
+// MaxStreamed is the largest value, in bytes, that Create takes.
+const MaxStreamed = mmap.MaxValue
+
+// Writer streams one value into the store. Nothing is visible before Close, which
+// commits the value like a Put; Abort drops it, and so does the store's Close, the end
+// of the context, an error, and a crash. It holds at most some ten MiB of memory,
+// whatever the size of the value. It is for one goroutine.
+type Writer struct {
+	e     *Engine
+	ctx   context.Context
+	key   []byte
+	small []byte       // what was written, until it is large
+	large *mmap.Writer // then this
+	n     int64
+	asked int64 // of n, for which there was room on the disk
+	err   error // why it ended; errCommitted after a Close that went well
+}
+
+var (
+	_ io.WriteCloser = (*Writer)(nil)
+	_ io.ReaderFrom  = (*Writer)(nil)
+)
+
+// Create begins to stream a value for key. A Writer must end with Close or Abort.
+func (e *Engine) Create(ctx context.Context, key []byte) (*Writer, error) {
+	if err := hasContext("Create", ctx); err != nil {
+		return nil, err
+	}
+	b := e.NewBatch()
+	defer b.Close()
+	if err := b.check(key); err != nil {
+		return nil, err
+	}
+	w := &Writer{e: e, ctx: ctx, key: append([]byte(nil), key...)}
+	if err := w.ready(0); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// askEvery is how many bytes go by between two looks at the free space of the disk.
+const askEvery = 8 << 20
+
+// ready says whether n more bytes may be written.
+func (w *Writer) ready(n int) error {
+	e := w.e
+	switch {
+	case w.err != nil:
+		return fmt.Errorf("%w: the writer of %.40q: %w", ErrClosed, w.key, w.err)
+	case e.gate.closed.Load():
+		return ErrClosed
+	case e.log == nil:
+		return ErrReadOnly
+	case w.ctx.Err() != nil:
+		return w.ctx.Err()
+	case w.n+int64(n) > MaxStreamed:
+		return fmt.Errorf("%w: value of more than %d bytes", ErrTooLarge, int64(MaxStreamed))
+	}
+	if err := e.writable(); err != nil {
+		return err
+	}
+	if w.n+int64(n) < w.asked {
+		return nil
+	}
+	w.asked = w.n + int64(n) + askEvery
+	return e.checkDisk(int64(n) + askEvery)
+}
+
+// Write appends p to the value. After an error the value is dropped.
+func (w *Writer) Write(p []byte) (int, error) {
+	if err := w.ready(len(p)); err != nil {
+		return 0, w.drop(err)
+	}
+	if w.large == nil && len(w.small)+len(p) < w.e.opts.LargeValue {
+		w.small = append(w.small, p...)
+		w.n += int64(len(p))
+		return len(p), nil
+	}
+	if err := w.grow(); err != nil {
+		return 0, w.drop(err)
+	}
+	n, err := w.large.Write(p)
+	w.n += int64(n)
+	return n, w.drop(err)
+}
+
+// ReadFrom appends what r gives until its end.
+func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
+	if err := w.ready(0); err != nil {
+		return 0, w.drop(err)
+	}
+	// What is not large is for Write, so that it becomes a value like any other.
+	for w.large == nil {
+		buf := make([]byte, w.e.opts.LargeValue-len(w.small))
+		m, err := io.ReadFull(r, buf)
+		if m > 0 {
+			if _, err := w.Write(buf[:m]); err != nil {
+				return n, err
+			}
+			n += int64(m)
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, w.drop(err)
+		}
+	}
+	// The room on the disk is asked for between the parts.
+	for {
+		if err := w.ready(askEvery); err != nil {
+			return n, w.drop(err)
+		}
+		m, err := w.large.ReadFrom(io.LimitReader(r, askEvery))
+		w.n, n = w.n+m, n+m
+		if err != nil || m < askEvery {
+			return n, w.drop(err)
+		}
+	}
+}
+
+// grow moves what was written so far to a pack.
+func (w *Writer) grow() (err error) {
+	if w.large != nil {
+		return nil
+	}
+	if w.large, err = w.e.packs.NewWriter(w.ctx); err != nil {
+		return err
+	}
+	_, err = w.large.Write(w.small)
+	w.small = nil
+	return err
+}
+
+// drop ends the writer for a reason, if there is one, and says it as the door does.
+func (w *Writer) drop(err error) error {
+	if err == nil {
+		return nil
+	}
+	err = w.e.packFailed(err)
+	if w.err == nil {
+		w.end(err)
+	}
+	return err
+}
+
+func (w *Writer) end(why error) {
+	w.err, w.small = why, nil
+	if w.large != nil {
+		_ = w.large.Abort() // leftovers go at the next open
+	}
+}
+
+// errWriter says how a writer ended.
+type errWriter string
+
+func (e errWriter) Error() string { return string(e) }
+
+const (
+	errCommitted = errWriter("it was committed")
+	errAborted   = errWriter("it was aborted")
+)
+
+// Close commits the value: when it returns nil the value is visible and survives what
+// Options.Sync says. After an error, other than ErrInDoubt, the key is as it was. A
+// second Close returns nil after a first that did.
+func (w *Writer) Close() error {
+	if w.err == errCommitted {
+		return nil
+	}
+	if err := w.ready(0); err != nil {
+		return w.drop(err)
+	}
+	b := w.e.NewBatch()
+	defer b.Close()
+	if err := w.fill(b); err != nil {
+		return w.drop(err)
+	}
+	if _, err := w.e.ApplyContext(w.ctx, b); err != nil {
+		return w.drop(err)
+	}
+	w.err = errCommitted
+	return nil
+}
+
+func (w *Writer) fill(b *Batch) error {
+	if w.large == nil {
+		return b.Put(w.key, w.small)
+	}
+	ref, err := w.large.Finish()
+	if err != nil {
+		return err
+	}
+	b.puts = true
+	b.blobs = append(b.blobs, ref)
+	return b.point(cow.Blob, w.key, ref)
+}
+
+// Abort drops the value. After Close it does nothing.
+func (w *Writer) Abort() error {
+	if w.err == nil {
+		w.end(errAborted)
+	}
+	return nil
+}
