@@ -88,7 +88,8 @@ type Options struct {
 	DiskReserve int64
 	// SpaceAmp is how much disk large values may take, as a multiple of the bytes
 	// that keys still name, before packs are rewritten without their garbage. Less
-	// means less disk and more writing. Zero is 1.3, the least 1.05.
+	// means less disk and more writing. Zero is 1.3, the least 1.05. Garbage
+	// of less than four times LargeValue is let be.
 	SpaceAmp float64
 	// StallLimit is how long a write may wait for a flush before it gets ErrBusy.
 	// Zero is 30 s.

@@ -12,7 +12,9 @@
 //
 //   - M1: a published byte is never changed, and no store appends to a file
 //     that it did not create in this open (I7). Packs are numbered upwards
-//     from one above everything that was ever seen.
+//     from one above everything that was ever seen. A rewritten pack is a new
+//     file, renamed over the old one, in which the same references lead to the
+//     same bytes.
 //   - M2: after Sync returned nil, every blob written before the call is
 //     durable, its pack's name included (I3).
 //   - M3: after a failed sync, or a failed write that is not a full disk, that
@@ -45,15 +47,19 @@
 //
 //	offset  size  field
 //	0       8     "HOLDPACK"
-//	8       4     format, 1
+//	8       4     format, 1; 2: rewritten, then the fields in brackets count
 //	12      4     zero
 //	16      16    uuid of the store
 //	32      8     number of the pack
 //	40      8     owner epoch
-//	48      4044  zero
+//	48      8     [offset of the table of blobs, which ends the file]
+//	56      4     [entries in it]
+//	60      4     [its checksum]
+//	64      4028  zero
 //	4092    4     checksum of the bytes before
 //
-// Blobs follow, each at a multiple of 8:
+// An entry of that table is two times 8 bytes: the offset that references say, ascending,
+// and the one in this file. Blobs follow the page, each at a multiple of 8:
 //
 //	offset  size  field
 //	0       4     "HFB1"

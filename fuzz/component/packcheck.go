@@ -39,7 +39,7 @@ func (l *packLife) recover(i int, _ simfs.Image, disk *simfs.FS, goOn bool) (lif
 	// What is gone, or may be, is of no interest to the next life: those who removed
 	// it have nothing that names it.
 	for n, b := range known {
-		if !f.removed[b.at.Pack] {
+		if !f.dead(&b) {
 			c.blobs = append(c.blobs, b)
 			continue
 		}
@@ -55,7 +55,7 @@ func (l *packLife) look(i int, f packFacts, s *mmap.Store, known []blob) error {
 	for n := range known {
 		b := &known[n]
 		name := fmt.Sprintf("pack %d, offset %d", b.at.Pack, b.at.Offset)
-		certain := n < f.durable && !f.removed[b.at.Pack]
+		certain := n < f.durable && !f.dead(b)
 		value, read := readBlob(s, b.ref)
 		has, exists, verified := s.Has(b.ref), read, read
 		if !certain || (n+i)%4 == 0 { // a read looks at all of it anyway
@@ -79,6 +79,8 @@ func (l *packLife) look(i int, f packFacts, s *mmap.Store, known []blob) error {
 			return oracle.Broken(oracle.Lied, name, 0, "exists says %v, verify says %v", exists, verified)
 		case f.gone[b.at.Pack] && has == nil:
 			return oracle.Broken(oracle.Resurrected, name, 0, "its pack was removed, and the folder synced")
+		case f.left[b.at] && read == nil:
+			return oracle.Broken(oracle.Resurrected, name, 0, "a rewrite left it out, and the folder was synced")
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package component
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,10 +30,12 @@ func (b *blob) value() []byte { return fill(b.size, b.maker) }
 
 // packFacts is what was known of the packs at one moment.
 type packFacts struct {
-	durable int             // so many of the blobs are covered by a sync
-	removed map[uint64]bool // packs whose removal had begun
-	gone    map[uint64]bool // packs whose removal was synced
-	most    int             // so many of the blobs may be there
+	durable int               // so many of the blobs are covered by a sync
+	removed map[uint64]bool   // packs whose removal had begun
+	gone    map[uint64]bool   // packs whose removal was synced
+	dropped map[mmap.Ref]bool // blobs that a rewrite had begun to leave out
+	left    map[mmap.Ref]bool // blobs that a rewrite left out, the folder synced
+	most    int               // so many of the blobs may be there
 }
 
 // packLife is the packs from Open to Close.
@@ -71,7 +75,7 @@ func (l *packLife) after(f *packFacts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.most = len(l.blobs) + 1 // one may be under way
-	f.removed = l.now.removed
+	f.removed, f.dropped = l.now.removed, l.now.dropped
 }
 
 // know changes the facts. Tables in them are copied, for moments share them.
@@ -81,13 +85,19 @@ func (l *packLife) know(change func(f *packFacts)) {
 	change(&l.now)
 }
 
-func with(set map[uint64]bool, num uint64) map[uint64]bool {
-	out := map[uint64]bool{num: true}
+func with[K comparable](set map[K]bool, more ...K) map[K]bool {
+	out := make(map[K]bool, len(set)+len(more))
 	for k := range set {
+		out[k] = true
+	}
+	for _, k := range more {
 		out[k] = true
 	}
 	return out
 }
+
+// dead says that nothing names the blob any more.
+func (f *packFacts) dead(b *blob) bool { return f.removed[b.at.Pack] || f.dropped[b.at] }
 
 func (l *packLife) run(disk *simfs.FS) (int, error) {
 	l.camera = camera[packFacts]{disk: disk, before: l.before, after: l.after}
@@ -128,13 +138,15 @@ func (l *packLife) open(disk *simfs.FS) error {
 		return err
 	}
 	for range 8 {
-		switch l.rnd.IntN(8) {
+		switch l.rnd.IntN(9) {
 		case 0, 1:
 			err = l.sync(s.Sync)
 		case 2:
 			err = l.sync(s.Seal)
 		case 3:
 			err = l.remove(s)
+		case 4:
+			err = l.rewrite(s)
 		default:
 			err = l.write(s, old)
 		}
@@ -191,10 +203,11 @@ func (l *packLife) renew(s *mmap.Store) error {
 
 func (l *packLife) write(s *mmap.Store, old uint64) error {
 	b := blob{maker: l.rnd.Uint64(), size: l.rnd.IntN(7000)}
-	ref, err := s.Write(b.value())
+	ref, err := l.put(s, b.value())
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
+	s.Settle(ref) // this owner commits at once
 	if b.at, err = mmap.DecodeRef(ref); err != nil {
 		return fmt.Errorf("decode: %w", err)
 	}
@@ -206,6 +219,21 @@ func (l *packLife) write(s *mmap.Store, old uint64) error {
 	defer l.mu.Unlock()
 	l.blobs = append(l.blobs, b)
 	return nil
+}
+
+// put writes half of the values as a stream.
+func (l *packLife) put(s *mmap.Store, v []byte) ([]byte, error) {
+	if l.rnd.IntN(2) == 0 {
+		return s.Write(v)
+	}
+	w, err := s.NewWriter(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(v); err != nil {
+		return nil, err
+	}
+	return w.Finish()
 }
 
 func (l *packLife) sync(f func() error) error {
@@ -241,5 +269,42 @@ func (l *packLife) remove(s *mmap.Store) error {
 		return err
 	}
 	l.know(func(f *packFacts) { f.gone = with(f.gone, num) })
+	return nil
+}
+
+// rewrite leaves about half of a sealed pack's blobs out of it.
+func (l *packLife) rewrite(s *mmap.Store) error {
+	packs := s.Packs()
+	if len(packs) == 0 {
+		return nil
+	}
+	slices.Sort(packs)
+	num := packs[l.rnd.IntN(len(packs))]
+	before := l.now.dropped
+	var keep []mmap.Extent
+	var drop []mmap.Ref
+	for i := range l.blobs {
+		switch b := &l.blobs[i]; {
+		case b.at.Pack != num || l.now.dead(b):
+		case l.rnd.IntN(2) == 0:
+			drop = append(drop, b.at)
+		default:
+			keep = append(keep, mmap.Extent{Offset: b.at.Offset, Stored: b.at.Stored})
+		}
+	}
+	if len(keep)+len(drop) == 0 {
+		return nil // a crash may have taken its header; its owner would remove it
+	}
+	slices.SortFunc(keep, func(a, b mmap.Extent) int { return cmp.Compare(a.Offset, b.Offset) })
+	l.know(func(f *packFacts) { f.dropped = with(f.dropped, drop...) })
+	err := s.Rewrite(num, keep)
+	if errors.Is(err, mmap.ErrNotSealed) {
+		l.know(func(f *packFacts) { f.dropped = before })
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("rewrite: %w", err)
+	}
+	l.know(func(f *packFacts) { f.left = with(f.left, drop...) })
 	return nil
 }
