@@ -242,14 +242,31 @@ type Info struct {
 	Expiry   int64  // absolute, milliseconds since 1970; zero: none
 	Tier     Tier   // the room that answered
 	Codec    string // "inline", or how a large value is stored
+
+	// Of a large value, else zero.
+
+	Pack   uint64 // number of its pack
+	Offset int64  // in the pack, as it was written
+	Frames int    // that it is cut into, each of them read as one
 }
 
-// Stat describes the value of key, or returns ErrNotFound.
+// Stat describes the value of key, or returns ErrNotFound. Of a large value it reads the
+// header.
 func (e *Engine) Stat(key []byte) (Info, error) {
-	cell, tier, err := e.find(key)
-	if err != nil {
-		return Info{}, err
+	for last := cow.Cell(nil); ; {
+		cell, tier, err := e.find(key)
+		if err != nil {
+			return Info{}, err
+		}
+		i, err := e.describe(cell, tier)
+		if !collected(err, cell, last) {
+			return i, err
+		}
+		last = cell
 	}
+}
+
+func (e *Engine) describe(cell cow.Cell, tier Tier) (Info, error) {
 	i := Info{Revision: cell.Revision(), Expiry: cell.Expiry(), Tier: tier, Codec: "inline"}
 	i.Size = int64(len(cell.Payload()))
 	i.Stored = i.Size
@@ -259,6 +276,15 @@ func (e *Engine) Stat(key []byte) (Info, error) {
 			return Info{}, door(err)
 		}
 		i.Size, i.Stored, i.Codec = int64(r.Size), int64(r.Stored), r.Codec.String()
+		i.Pack, i.Offset = r.Pack, int64(r.Offset)
+		b, err := e.openBlob(cell)
+		if err != nil {
+			return Info{}, err
+		}
+		defer b.Close()
+		if i.Frames, err = b.Frames(); err != nil {
+			return Info{}, door(err)
+		}
 	}
 	return i, nil
 }

@@ -66,6 +66,18 @@ func (s *Store) Open(ref []byte) (*Blob, error) {
 // Size is the length of the value.
 func (b *Blob) Size() int64 { return int64(b.ref.Size) }
 
+// Frames is how many parts the value is cut into, from its header.
+func (b *Blob) Frames() (int, error) {
+	if err := b.enter(); err != nil {
+		return 0, err
+	}
+	defer b.leave()
+	if err := b.load(); err != nil {
+		return 0, err
+	}
+	return len(b.layout.Load().sums), nil
+}
+
 // Codec says how the value is stored.
 func (b *Blob) Codec() Codec { return b.ref.Codec }
 

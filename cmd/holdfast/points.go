@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,9 +14,10 @@ func newPut(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put KEY [VALUE]",
 		Short: "Set a key to a value",
-		Long: `Sets KEY to VALUE, or to everything on standard input if no VALUE is given. An
-empty value is a value. The store is made if there is none. When the command
-returns, the value survives what --sync says.`,
+		Long: `Sets KEY to VALUE, or to everything on standard input if no VALUE is given, of any
+size: it is streamed, and shows its progress on a terminal. An empty value is a value.
+The store is made if there is none. When the command returns, the value survives what
+--sync says; if it is interrupted, the key is as it was.`,
 		Example: `  holdfast put -d ./state greeting hello
   holdfast put -d ./state photo < photo.jpg
   holdfast put -d ./state -- -5 'a key that begins with a dash'
@@ -29,28 +30,23 @@ returns, the value survives what --sync says.`,
 		if err != nil {
 			return err
 		}
-		var value []byte
+		in := a.in
 		switch {
 		case len(args) == 2:
-			value = []byte(args[1])
+			in = strings.NewReader(args[1])
 		case isTerminal(a.in):
 			return usagef(cmd, "no VALUE, and standard input is a terminal")
-		default:
-			if value, err = io.ReadAll(a.in); err != nil {
-				return fmt.Errorf("standard input: %w", err)
-			}
 		}
 		return a.withStore(cmd, creates, func(e *engine.Engine) error {
-			b := e.NewBatch()
-			defer b.Close()
-			if err := b.Put(key, value); err != nil {
-				return err
-			}
-			lsn, err := e.ApplyContext(cmd.Context(), b)
+			n, err := a.putStream(cmd.Context(), e, key, in)
 			if err != nil || !a.json {
 				return err
 			}
-			return a.printJSON(newKeyJSON(key, int64(len(value)), lsn))
+			info, err := e.Stat(key) // the lock keeps everybody else out
+			if err != nil {
+				return err
+			}
+			return a.printJSON(newKeyJSON(key, n, info.Revision))
 		})
 	}
 	return cmd
@@ -61,35 +57,40 @@ func newGet(a *app) *cobra.Command {
 		Use:   "get KEY",
 		Short: "Print the value of a key",
 		Long: `Prints the value of KEY as it is. A newline is added only on a terminal. Exit
-code 3 means that the key has no value.
+code 3 means that the key has no value. A large value is streamed; into a file or a pipe
+it shows its progress on a terminal.
+
+With --range OFFSET:LENGTH only that part is printed, in bytes: 4096:100 are a hundred
+from offset 4096, 4096: is the rest, :100 the first hundred. What lies beyond the end is
+left out; an OFFSET beyond the end is an error. Of a compressed value only the frames
+that it touches are read.
 
 With --json the line is {"key", "value", "revision", "size"}; a value that is not
 UTF-8 is in base64 and has "encoding":"base64".`,
 		Example: `  holdfast get -d ./state greeting
-  holdfast get -d ./state photo > photo.jpg`,
+  holdfast get -d ./state photo > photo.jpg
+  holdfast get -d ./state photo --range 0:16 | xxd`,
 		Args: between(1, 1, "one KEY"),
 	}
 	keys, how := keyFlag(cmd), a.readFlags(cmd)
+	ranged := cmd.Flags().String("range", ":", "the part OFFSET:LENGTH of the value")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		key, err := keys.parseOne(cmd, args[0])
 		if err != nil {
 			return err
 		}
+		p, err := parsePart(cmd, *ranged)
+		if err != nil {
+			return err
+		}
+		if a.json && cmd.Flags().Changed("range") {
+			return usagef(cmd, "--json prints the whole value, --range a part")
+		}
 		return a.withStore(cmd, how(), func(e *engine.Engine) error {
 			if a.json {
 				return a.getJSON(e, key)
 			}
-			err := e.View(key, func(value []byte) error {
-				_, err := a.out.Write(value)
-				return err
-			})
-			if err != nil {
-				return ofKey(key, err)
-			}
-			if isTerminal(a.out) {
-				return a.printf("\n")
-			}
-			return nil
+			return a.getStream(cmd, e, key, p)
 		})
 	}
 	return cmd

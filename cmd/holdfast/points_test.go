@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -118,4 +119,44 @@ func TestScan(t *testing.T) {
 		ok(t, "scan", "-d", dir, "--prefix", "a", "--json"))
 	require.Equal(t, `{"key":"a","revision":1,"size":2}`+"\n",
 		ok(t, "scan", "-d", dir, "--prefix", "a", "--json", "--keys-only"))
+}
+
+// Goal: a value of any size goes in and comes out as a stream, whole or in part; one that
+// breaks off leaves the key as it was; stat says where it lies.
+func TestPut_stream(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	for name, value := range map[string]string{
+		"noise": string(noise(20 << 20)),
+		"json":  strings.Repeat("{\"state\":\"running\"}\n", 1<<20),
+	} {
+		require.Equal(t, exitOK, runWith(t, value, "put", "-d", dir, name).code)
+		require.True(t, value == ok(t, "get", "-d", dir, name))
+		for _, r := range []struct {
+			arg      string
+			from, to int
+		}{
+			{":", 0, len(value)}, {"0:0", 0, 0}, {":100", 0, 100}, {"131000:200", 131000, 131200},
+			{"131072:131072", 131072, 262144}, {"9000000:", 9000000, len(value)},
+			{fmt.Sprint(len(value), ":"), len(value), len(value)}, {fmt.Sprint(len(value)-5, ":99"), len(value) - 5, len(value)},
+		} {
+			require.True(t, value[r.from:r.to] == ok(t, "get", "-d", dir, name, "--range", r.arg), r.arg)
+		}
+		fails(t, exitUsage, []string{"get", "-d", dir, name, "--range", fmt.Sprint(len(value)+1, ":")}, "the value has")
+		var st struct {
+			Size, Stored, Offset int64
+			Codec                string
+			Frames               int
+			Pack                 uint64
+		}
+		require.NoError(t, json.Unmarshal([]byte(ok(t, "stat", "-d", dir, name, "--json")), &st))
+		require.EqualValues(t, len(value), st.Size)
+		require.Equal(t, (len(value)+131071)/131072, st.Frames)
+		require.NotZero(t, st.Pack)
+		require.Equal(t, map[string]string{"noise": "raw", "json": "zstd"}[name], st.Codec)
+		require.Contains(t, ok(t, "stat", "-d", dir, name), "frames")
+	}
+	for _, bad := range []string{"5", "a:", ":b", "-1:", ":-1", "1:2:3"} {
+		fails(t, exitUsage, []string{"get", "-d", dir, "noise", "--range=" + bad}, "OFFSET:LENGTH")
+	}
+	require.Equal(t, exitUsage, runWith(t, "", "get", "-d", dir, "noise", "--range", ":1", "--json").code)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -30,6 +31,16 @@ func newBar(w io.Writer, what string, total int64) *progressbar.ProgressBar {
 		progressbar.OptionSpinnerType(14),
 		progressbar.OptionClearOnFinish(),
 	)
+}
+
+// sizeOfFile is how much a reader has to give if it is a file, else unknown.
+func sizeOfFile(r io.Reader) int64 {
+	if f, ok := r.(*os.File); ok {
+		if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
+			return fi.Size()
+		}
+	}
+	return -1
 }
 
 // add counts bytes. A screen that cannot be written to is no reason to stop.

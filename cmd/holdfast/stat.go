@@ -20,7 +20,8 @@ func newStat(a *app) *cobra.Command {
 		Short: "Describe the store, or one key",
 		Long: `Without KEY, describes the store: what opening it found, and what its rooms hold.
 With KEY, describes the value: its size, what it takes where it is kept, its
-revision, and which tier answered.`,
+revision, which tier answered, and for a large one its codec, its frames, and the pack
+it lies in.`,
 		Example: `  holdfast stat -d ./state
   holdfast stat -d ./state user/42 --json`,
 		Args: between(0, 1, "at most one KEY"),
@@ -51,7 +52,10 @@ func (a *app) statKey(e *engine.Engine, key []byte) error {
 			Expiry int64  `json:"expiry,omitempty"`
 			Tier   string `json:"tier"`
 			Codec  string `json:"codec"`
-		}{newKeyJSON(key, i.Size, i.Revision), i.Stored, i.Expiry, i.Tier.String(), i.Codec})
+			Frames int    `json:"frames,omitempty"`
+			Pack   uint64 `json:"pack,omitempty"`
+			Offset int64  `json:"offset,omitempty"`
+		}{newKeyJSON(key, i.Size, i.Revision), i.Stored, i.Expiry, i.Tier.String(), i.Codec, i.Frames, i.Pack, i.Offset})
 	}
 	t := newTable()
 	t.row("key", escape(key))
@@ -63,6 +67,10 @@ func (a *app) statKey(e *engine.Engine, key []byte) error {
 	}
 	t.row("tier", i.Tier)
 	t.row("codec", i.Codec)
+	if i.Pack != 0 {
+		t.row("frames", i.Frames)
+		t.row("pack", fmt.Sprintf("%d, at offset %d", i.Pack, i.Offset))
+	}
 	return a.printf("%s", t)
 }
 
@@ -110,6 +118,8 @@ func (a *app) statStore(cmd *cobra.Command, e *engine.Engine) error {
 	for _, lost := range found.Lost {
 		t.row("lost", lost)
 	}
+	c := m.Collect
+	t.row("large values", fmt.Sprintf("%s in %s, packs of %s", count(c.Keys, "value"), humanize.IBytes(uint64(c.Live)), humanize.IBytes(uint64(c.Disk))))
 	t.row("map", fmt.Sprintf("%s, %s in %s", count(m.Map.Keys, "key"), humanize.IBytes(uint64(m.Map.Bytes)), count(m.Map.Shards, "shard")))
 	t.row("L1", humanize.IBytes(uint64(m.Cache.L1Bytes)))
 	t.row("L2", humanize.IBytes(uint64(m.Cache.L2Bytes)))

@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// largeMiB is how large the object of the figures is. PERFORMANCE speaks of 1 GiB;
+// without the environment it is small, and proves only that the figures can be taken.
+func largeMiB(t testing.TB) int64 {
+	s := os.Getenv("HOLDFAST_LARGE_MIB")
+	if s == "" {
+		return 32
+	}
+	n, err := strconv.Atoi(s)
+	require.NoError(t, err)
+	return int64(n)
+}
+
+// noise gives bytes that do not compress, from a block that is read over and over with
+// changing first bytes, so that making them costs nothing.
+type noise struct {
+	block []byte
+	left  int64
+	n     uint64
+}
+
+func newNoise(n int64) *noise {
+	r := &noise{block: make([]byte, 1<<20), left: n}
+	g := rand.New(rand.NewPCG(1, 2))
+	for i := range r.block {
+		r.block[i] = byte(g.Uint32())
+	}
+	return r
+}
+
+func (r *noise) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	off := int(r.n * 4099 % uint64(len(r.block)))
+	n := copy(p[:min(int64(len(p)), r.left)], r.block[off:])
+	r.left -= int64(n)
+	r.n++
+	return n, nil
+}
+
+// states gives JSON documents as a service keeps them.
+func states(n int64) io.Reader {
+	g := rand.New(rand.NewPCG(3, 4))
+	var block bytes.Buffer
+	for i := 0; block.Len() < 4<<20; i++ {
+		_ = json.NewEncoder(&block).Encode(map[string]any{
+			"id": fmt.Sprintf("client-%08d", g.Uint32N(1e8)), "state": []string{"idle", "running", "waiting"}[i%3],
+			"updated": 1700000000000 + int64(g.Uint32()), "balance": float64(g.Uint32N(1e6)) / 100, "retries": g.Uint32N(9),
+			"tags": []string{"eu-west", "premium", "trial"}[:1+i%3], "note": "the last step was acknowledged by its worker",
+		})
+	}
+	return io.LimitReader(&again{b: block.Bytes()}, n)
+}
+
+type again struct {
+	b  []byte
+	at int
+}
+
+func (a *again) Read(p []byte) (int, error) {
+	n := copy(p, a.b[a.at:])
+	a.at = (a.at + n) % len(a.b)
+	return n, nil
+}
+
+func streamTo(t testing.TB, e *Engine, key string, r io.Reader) time.Duration {
+	began := time.Now()
+	w, err := e.Create(context.Background(), []byte(key))
+	require.NoError(t, err)
+	_, err = w.ReadFrom(r)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return time.Since(began)
+}
+
+func plainFile(t testing.TB, path string, r io.Reader) time.Duration {
+	began := time.Now()
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	_, err = io.CopyBuffer(struct{ io.Writer }{f}, r, make([]byte, 1<<20))
+	require.NoError(t, err)
+	require.NoError(t, f.Sync())
+	require.NoError(t, f.Close())
+	return time.Since(began)
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// Goal: the figures of large values, each beside its peer in the same run
+// (make large). At full size the floors are demanded.
+func TestLarge_figures(t *testing.T) {
+	if raceEnabled || testing.Short() {
+		t.Skip("figures")
+	}
+	mib := largeMiB(t)
+	full := mib >= 1024
+	size := mib << 20
+	dir := t.TempDir()
+	floor := func(what string, got, least float64, unit string) {
+		t.Logf("%-46s %10.3f %s (floor %g)", what, got, unit, least)
+		if full && got < least {
+			t.Errorf("%s: %.3f, at least %g", what, got, least)
+		}
+	}
+	limit := func(what string, got, most float64, unit string) {
+		t.Logf("%-46s %10.3f %s (limit %g)", what, got, unit, most)
+		if full && got > most {
+			t.Errorf("%s: %.3f, at most %g", what, got, most)
+		}
+	}
+
+	e, err := Open(filepath.Join(dir, "store"), &Options{MemoryBudget: 256 << 20, DiskReserve: -1})
+	require.NoError(t, err)
+	defer e.Close()
+
+	// Streamed in, durable, against a plain file and fsync: A-B-B-A, twice.
+	var ours, plain []time.Duration
+	var heap uint64
+	for i := range 8 {
+		if i%4 == 0 || i%4 == 3 {
+			stop := make(chan struct{})
+			peak := heapPeak(stop)
+			ours = append(ours, streamTo(t, e, "raw", newNoise(size)))
+			close(stop)
+			heap = max(heap, <-peak)
+		} else {
+			path := filepath.Join(dir, "plain")
+			plain = append(plain, plainFile(t, path, newNoise(size)))
+		}
+	}
+	t.Logf("%d MiB streamed in: %v; plain file: %v", mib, ours, plain)
+	floor("stream in, raw, against file + fsync", median(plain).Seconds()/median(ours).Seconds(), 0.8, "x")
+	limit("heap growth while streaming", float64(heap)/(1<<20), 32, "MiB")
+
+	// JSON.
+	two := streamTo(t, e, "json", states(size))
+	old := runtime.GOMAXPROCS(1)
+	one := streamTo(t, e, "json", states(size))
+	runtime.GOMAXPROCS(old)
+	two = min(two, streamTo(t, e, "json", states(size)))
+	info, err := e.Stat([]byte("json"))
+	require.NoError(t, err)
+	limit("JSON, stored against raw", float64(info.Stored)/float64(info.Size), 0.3, "x")
+	floor("JSON, all cores against one", one.Seconds()/two.Seconds(), 1.6, "x")
+
+	// 4 KiB at random offsets.
+	for key, most := range map[string]float64{"raw": 1, "json": 1000} {
+		v, err := e.OpenValue([]byte(key))
+		require.NoError(t, err)
+		p := make([]byte, 4<<10)
+		g := rand.New(rand.NewPCG(1, 1))
+		read := func(n int) (d []time.Duration) {
+			for range n {
+				off := g.Int64N(v.Size() - int64(len(p)))
+				began := time.Now()
+				_, err := v.ReadAt(p, off)
+				d = append(d, time.Since(began))
+				require.NoError(t, err)
+			}
+			return d
+		}
+		if key == "raw" {
+			_, err := v.WriteTo(io.Discard) // hot
+			require.NoError(t, err)
+			read(100_000)
+		}
+		limit("4 KiB at a random offset, median, "+key, float64(median(read(20_000)).Nanoseconds())/1000, most, "us")
+		require.NoError(t, v.Close())
+	}
+
+	// The whole, hot.
+	var view, file []time.Duration
+	path := filepath.Join(dir, "plain")
+	var sum byte
+	for i := range 8 {
+		began := time.Now()
+		if i%4 == 0 || i%4 == 3 {
+			require.NoError(t, e.View([]byte("raw"), func(b []byte) error { sum += touch64(b); return nil }))
+			view = append(view, time.Since(began))
+		} else {
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			sum += touch64(b)
+			file = append(file, time.Since(began))
+		}
+	}
+	t.Logf("whole value: %v; os.ReadFile: %v (%d)", view, file, sum)
+	floor("whole read, raw and hot, against os.ReadFile", median(file).Seconds()/median(view).Seconds(), 1, "x")
+
+	// 1 MB durable puts against Pebble.
+	db, err := pebble.Open(filepath.Join(dir, "pebble"), &pebble.Options{FormatMajorVersion: pebble.FormatNewest, MemTableSize: 64 << 20})
+	require.NoError(t, err)
+	defer db.Close()
+	value := make([]byte, 1<<20)
+	_, err = io.ReadFull(newNoise(1<<20), value)
+	require.NoError(t, err)
+	puts := int(min(100, mib/4))
+	var mine, peer []time.Duration
+	for i := range 4 {
+		began := time.Now()
+		for k := range puts {
+			key := fmt.Appendf(nil, "put-%d", k)
+			value[k%1000]++
+			if i == 0 || i == 3 {
+				require.NoError(t, e.Put(key, value))
+			} else {
+				require.NoError(t, db.Set(key, value, pebble.Sync))
+			}
+		}
+		if i == 0 || i == 3 {
+			mine = append(mine, time.Since(began))
+		} else {
+			peer = append(peer, time.Since(began))
+		}
+	}
+	t.Logf("%d durable puts of 1 MiB: %v; Pebble %v", puts, mine, peer)
+	floor("1 MiB durable puts, against Pebble", median(peer).Seconds()/median(mine).Seconds(), 1.5, "x")
+}
+
+// touch64 reads a byte of each cache line's page, so that the whole is truly there.
+func touch64(b []byte) (sum byte) {
+	for i := 0; i < len(b); i += 4096 {
+		sum += b[i]
+	}
+	return sum
+}
+
+// heapPeak measures, until stop, how far the live heap grows.
+func heapPeak(stop chan struct{}) chan uint64 {
+	out := make(chan uint64, 1)
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	base, peak := m.HeapInuse, m.HeapInuse
+	go func() {
+		for {
+			select {
+			case <-stop:
+				out <- peak - base
+				return
+			case <-time.After(20 * time.Millisecond):
+				runtime.ReadMemStats(&m)
+				peak = max(peak, m.HeapInuse)
+			}
+		}
+	}()
+	return out
+}
+
+// Goal: 200 values of 8 MiB, each overwritten 20 times, take at most 1.5 times what is
+// live within ten seconds, without a call.
+func TestLarge_spaceAmplification(t *testing.T) {
+	mib := largeMiB(t)
+	if mib < 1024 {
+		t.Skip("make large; TestCollect_overwrites is the small one")
+	}
+	dir := t.TempDir()
+	e, err := Open(dir, &Options{Sync: SyncInterval, DiskReserve: -1})
+	require.NoError(t, err)
+	defer e.Close()
+	value := make([]byte, 8<<20)
+	_, err = io.ReadFull(newNoise(8<<20), value)
+	require.NoError(t, err)
+	g := rand.New(rand.NewPCG(1, 1))
+	most := int64(0)
+	for i := range 200 * 20 {
+		value[i%1000]++
+		require.NoError(t, e.Put(fmt.Appendf(nil, "v%03d", g.IntN(200)), value))
+		if i%50 == 0 {
+			most = max(most, packDisk(t, dir))
+		}
+	}
+	live, began := e.Metrics().Collect.Live, time.Now()
+	eventually(t, 10*time.Second, "more than 1.5 times the live bytes", func() bool { return float64(packDisk(t, dir)) <= 1.5*float64(live) })
+	t.Logf("live %d MiB, on disk %d MiB after %v, %d MiB at most on the way: %+v", live>>20, packDisk(t, dir)>>20,
+		time.Since(began), most>>20, e.Metrics().Collect)
+}
