@@ -33,7 +33,7 @@ type Blobs struct {
 
 type packBlobs struct {
 	kept  map[uint64]kept // by offset
-	bytes int64
+	bytes int64           // that a rewrite fills with them
 }
 
 type kept struct {
@@ -85,7 +85,8 @@ func (b *Blobs) enter(key BlobKey, at BlobAt, stored uint64) {
 		b.packs[at.Pack] = p
 	}
 	if _, ok := p.kept[at.Offset]; !ok {
-		p.bytes += int64(stored)
+		_, n := mmap.RewrittenBytes(stored)
+		p.bytes += n
 	}
 	p.kept[at.Offset] = kept{key, stored}
 }
@@ -115,6 +116,9 @@ func (b *Blobs) Unflushed() (n int64) {
 	}
 	return n
 }
+
+// Dead is how many blobs died and are kept.
+func (b *Blobs) Dead() int { return len(b.dead) }
 
 // Died lists what died above the last flush and through number last.
 func (b *Blobs) Died(last uint64) (out []BlobAt) {
@@ -162,7 +166,8 @@ func (b *Blobs) Collect(oldest uint64) {
 	for ; n < len(b.dead) && b.dead[n].lsn <= bound; n++ {
 		at := b.dead[n].at
 		p := b.packs[at.Pack]
-		p.bytes -= int64(b.dead[n].stored)
+		_, freed := mmap.RewrittenBytes(b.dead[n].stored)
+		p.bytes -= freed
 		if delete(p.kept, at.Offset); len(p.kept) == 0 {
 			delete(b.packs, at.Pack)
 		}
@@ -170,10 +175,12 @@ func (b *Blobs) Collect(oldest uint64) {
 	b.dead = slices.Delete(b.dead, 0, n)
 }
 
-// KeptBytes is how many bytes of a pack may still be read.
+// KeptBytes is how much a rewrite would leave of a pack, zero if nothing: what it takes
+// above that is garbage, and a pack that was just rewritten has none.
 func (b *Blobs) KeptBytes(pack uint64) int64 {
 	if p := b.packs[pack]; p != nil {
-		return p.bytes
+		header, _ := mmap.RewrittenBytes(0)
+		return header + p.bytes
 	}
 	return 0
 }

@@ -29,6 +29,7 @@ type Batch struct {
 	ranges   int
 	unsorted bool // a range delete came after a point: normalise
 	puts     bool
+	applied  bool
 	blobs    [][]byte // references whose packs are held until Reset or Close
 }
 
@@ -46,6 +47,9 @@ func (b *Batch) Len() int { return b.points + b.ranges }
 func (b *Batch) Reset() {
 	for _, ref := range b.blobs {
 		b.e.packs.Settle(ref)
+	}
+	if len(b.blobs) > 0 && !b.applied {
+		b.e.collector.kick() // they are garbage
 	}
 	*b = Batch{e: b.e, ops: b.ops[:0]}
 }

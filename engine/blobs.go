@@ -15,7 +15,8 @@ import (
 // blobs is the account of large values, which every commit and flush goes through, so
 // that each overwrite and delete is counted against its pack at once.
 type blobs struct {
-	some atomic.Bool // some key named a blob; a store without large values pays nothing else
+	first func()      // called when there is something to collect, where there was nothing
+	some  atomic.Bool // some key named a blob; a store without large values pays nothing else
 
 	mu     sync.Mutex
 	acc    *compaction.Blobs // set once by Open; nil if read-only
@@ -56,6 +57,12 @@ func (b *blobs) count(hash uint64, o op, lsn uint64) error {
 	key := blobKey(hash, o.key)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	was := b.acc.Dead()
+	defer func() {
+		if was == 0 && b.acc.Dead() > 0 {
+			b.first()
+		}
+	}()
 	if o.kind != cow.Blob {
 		b.acc.Delete(key, lsn)
 		return nil
@@ -75,6 +82,7 @@ func (b *blobs) countRange() {
 		b.mu.Lock()
 		b.ranges = true
 		b.mu.Unlock()
+		b.first()
 	}
 }
 

@@ -44,13 +44,15 @@ const (
 // times what is in them.
 func (e *Engine) runCollector() {
 	var since time.Time // when deaths that no flush has seen were first met
-	for e.awaitCollect() {
+	later := false      // the last turn could not do all it wanted
+	for e.awaitCollect(later) {
+		later = false
 		yield.Point("collect.turn")
 		since = e.flushDeaths(since)
 		for e.life.Err() == nil {
 			began := yield.Now()
 			more, err := e.collectOne()
-			if !more || err != nil { // an error is told, and the disk may be full
+			if later = err != nil; later || !more { // the error is told; the disk may be full
 				break
 			}
 			// Half of the disk's time at most, so that the foreground keeps its own.
@@ -62,13 +64,22 @@ func (e *Engine) runCollector() {
 	}
 }
 
-// awaitCollect waits for something to do. False: the store closes.
-func (e *Engine) awaitCollect() bool {
-	tick := yield.NewTimer(collectEvery) // a snapshot may have ended, or time passed
-	defer tick.Stop()
+// awaitCollect waits for something to do. It looks again by itself only while something
+// died, because a snapshot may end, or time pass. False: the store closes.
+func (e *Engine) awaitCollect(later bool) bool {
+	yield.Point("collect.wait")
+	e.blobs.mu.Lock()
+	later = later || e.blobs.ranges || e.blobs.acc.Dead() > 0
+	e.blobs.mu.Unlock()
+	var tick <-chan time.Time // nil: never
+	if later {
+		t := yield.NewTimer(collectEvery)
+		defer t.Stop()
+		tick = t.C
+	}
 	select {
 	case <-e.collector.work:
-	case <-tick.C:
+	case <-tick:
 		select {
 		case <-e.collector.work: // both: one turn
 		default:

@@ -91,6 +91,7 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 	}
 	yield.Point("commit.admitted")
 	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, nil)
+	b.applied = err == nil
 	if err = door(err); errors.Is(err, ErrInDoubt) {
 		b.blobs = nil // it may be placed yet: its packs stay until a reopen knows
 	}

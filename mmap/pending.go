@@ -1,9 +1,11 @@
 package mmap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // Settle takes back what Write or Writer.Finish left on the pack of the
@@ -32,7 +34,7 @@ type PackInfo struct {
 	Pending int
 }
 
-// PackInfos describes the packs there are, in no order. It asks the file system
+// PackInfos describes the packs there are, by number. It asks the file system
 // once for the length of each pack of an earlier open.
 func (s *Store) PackInfos() ([]PackInfo, error) {
 	// Order: sealed, then pending. A sealed pack gets no blob, so none comes in between.
@@ -42,9 +44,12 @@ func (s *Store) PackInfos() ([]PackInfo, error) {
 	}
 	s.packs.mu.Lock()
 	list := make([]*pack, 0, len(s.packs.m))
-	out := make([]PackInfo, 0, len(s.packs.m))
 	for _, p := range s.packs.m {
 		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b *pack) int { return cmp.Compare(a.num, b.num) })
+	out := make([]PackInfo, 0, len(list))
+	for _, p := range list {
 		out = append(out, PackInfo{Num: p.num, Pending: p.pending, Sealed: sealed[p.num]})
 	}
 	s.packs.mu.Unlock()

@@ -19,6 +19,12 @@ type moved struct{ from, to uint64 }
 
 const movedLen = 16
 
+// RewrittenBytes is how much of a file a rewrite fills for a pack, before its blobs, and
+// for each blob of so many bytes.
+func RewrittenBytes(stored uint64) (pack, blob int64) {
+	return packHeaderLen, int64(stored + -stored%blobAlign + movedLen)
+}
+
 // Rewrite replaces a sealed pack by a file that holds only the blobs in keep, which
 // ascend. References stay as they are: a table in the file leads from where a blob was
 // to where it is. The new file is written beside the old one, synced and renamed over

@@ -179,7 +179,9 @@ func (r *Recovery) chain(names []uint64) (c chainOf, bad uint64, err error) {
 			err = corrupt(p.name, 0, "not the incarnation that segment %d follows", s.hdr.segNo)
 		case p.hdr.ownerEpoch > s.hdr.ownerEpoch:
 			err = corrupt(s.name, 0, "written by an owner that had been replaced")
-		case s.open.prevEndOffset < framesOffset || s.open.prevEndOffset > p.size:
+		// A file that lost no more than what pads its last frame has the whole frame: the
+		// recovery before this one took it, and says where it ends with the padding.
+		case s.open.prevEndOffset < framesOffset || s.open.prevEndOffset > int64(align8(int(p.size))):
 			err = corrupt(p.name, p.size, "segment %d says that it ends at %d", s.hdr.segNo, s.open.prevEndOffset)
 		}
 		if err != nil {
