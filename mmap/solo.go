@@ -47,8 +47,8 @@ func (s *Store) newSolo() (*solo, error) {
 		defer s.solos.Done()
 		return nil, errors.Join(s.writeFailed(num, err), s.removeName(p.name))
 	}
-	o := &solo{s: s, pack: p, file: f, buf: getBuffer(256 << 10)}
-	*o.buf = (*o.buf)[:0]
+	o := &solo{s: s, pack: p, file: f, buf: getBuffer(writeBytes)}
+	*o.buf = (*o.buf)[:0:writeBytes]
 	for _, b := range [][]byte{encodePackHeader(s.o.UUID, num, s.o.OwnerEpoch), make([]byte, blobHeaderLen)} {
 		if err := o.append(b); err != nil {
 			return nil, errors.Join(err, o.drop())

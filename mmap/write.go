@@ -10,6 +10,9 @@ import (
 
 const diskCategory = vfs.DiskWriteCategory("holdfast-pack")
 
+// writeBytes is how much goes to a file in one call.
+const writeBytes = 256 << 10
+
 // writing is a pack that this store made and writes to.
 type writing struct {
 	pack *pack
@@ -167,9 +170,9 @@ func (s *Store) retireLocked() {
 // append writes all parts. File.Write may change what it is given, and values
 // belong to callers, so they go through a buffer of ours.
 func (w *writing) append(parts ...[]byte) error {
-	buf := getBuffer(256 << 10)
+	buf := getBuffer(writeBytes)
 	defer putBuffer(buf)
-	b := (*buf)[:0]
+	b := (*buf)[:0:writeBytes] // a pooled one may be larger, and must not make the pieces so
 	for _, p := range parts {
 		for len(p) > 0 {
 			n := min(len(p), cap(b)-len(b))
