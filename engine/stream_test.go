@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -214,3 +215,34 @@ func TestCreate_arguments(t *testing.T) {
 	_, err = e.Create(context.Background(), []byte("k"))
 	require.ErrorIs(t, err, ErrClosed)
 }
+
+// Goal: an error of the caller's own reader or writer is the caller's: it comes back as
+// it is, and this store is well.
+func TestCreate_foreignErrors(t *testing.T) {
+	o := streamOptions()
+	e, err := Open(t.TempDir(), &o)
+	require.NoError(t, err)
+	for _, n := range []int64{0, 100, 1 << 20, 20 << 20} {
+		for _, theirs := range []error{fmt.Errorf("pipe: %w", ErrReadOnly), syscall.ENOSPC, ErrCorrupt} {
+			w, err := e.Create(context.Background(), []byte("k"))
+			require.NoError(t, err)
+			_, err = w.ReadFrom(io.MultiReader(newNoise(n), iotest.ErrReader(theirs)))
+			require.Equal(t, theirs, err)
+			require.Error(t, w.Close())
+			require.NoError(t, e.Err())
+			require.NoError(t, e.Put([]byte("other"), make([]byte, n)))
+			v, err := e.OpenValue([]byte("other"))
+			require.NoError(t, err)
+			if n > 0 {
+				_, err = v.WriteTo(brokenWriter{theirs})
+				require.Equal(t, theirs, err)
+			}
+			require.NoError(t, v.Close())
+		}
+	}
+	require.NoError(t, e.Close())
+}
+
+type brokenWriter struct{ err error }
+
+func (b brokenWriter) Write([]byte) (int, error) { return 0, b.err }

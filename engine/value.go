@@ -165,12 +165,16 @@ func (v *Value) Seek(offset int64, whence int) (int64, error) {
 
 // WriteTo writes what is left of the value to w; a whole one is decoded on all cores.
 func (v *Value) WriteTo(w io.Writer) (n int64, err error) {
+	to := &theirs{w: w}
 	if v.blob != nil && v.at == 0 {
-		n, err = v.blob.WriteTo(w)
+		n, err = v.blob.WriteTo(to)
 	} else if v.at < v.size {
-		n, err = io.CopyBuffer(struct{ io.Writer }{w}, io.NewSectionReader(v, v.at, v.size-v.at), make([]byte, 256<<10))
+		n, err = io.CopyBuffer(struct{ io.Writer }{to}, io.NewSectionReader(v, v.at, v.size-v.at), make([]byte, 256<<10))
 	}
 	v.at += n
+	if to.err != nil {
+		return n, to.err
+	}
 	return n, door(err)
 }
 

@@ -95,10 +95,51 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, w.drop(err)
 }
 
-// ReadFrom appends what r gives until its end.
+// theirs keeps an error of the caller's reader or writer apart from the store's own:
+// whatever it says, of another store or another disk, this one is well.
+type theirs struct {
+	r   io.Reader
+	w   io.Writer
+	err error
+}
+
+func (t *theirs) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if err != nil && err != io.EOF {
+		t.err = err
+	}
+	return n, err
+}
+
+func (t *theirs) Write(p []byte) (int, error) {
+	n, err := t.w.Write(p)
+	if err != nil {
+		t.err = err
+	}
+	return n, err
+}
+
+// ReadFrom appends what r gives until its end. An error of r drops the value and is
+// returned as it is.
 func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 	if err := w.ready(0); err != nil {
 		return 0, w.drop(err)
+	}
+	from := &theirs{r: r}
+	n, err = w.readFrom(from)
+	if from.err != nil {
+		return n, from.err
+	}
+	return n, err
+}
+
+func (w *Writer) readFrom(r *theirs) (n int64, err error) {
+	failed := func(err error) error {
+		if r.err != nil {
+			w.end(errTheirs)
+			return r.err
+		}
+		return w.drop(err)
 	}
 	// What is not large is for Write, so that it becomes a value like any other.
 	for w.large == nil {
@@ -114,7 +155,7 @@ func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 			return n, nil
 		}
 		if err != nil {
-			return n, w.drop(err)
+			return n, failed(err)
 		}
 	}
 	// The room on the disk is asked for between the parts.
@@ -125,7 +166,7 @@ func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 		m, err := w.large.ReadFrom(io.LimitReader(r, askEvery))
 		w.n, n = w.n+m, n+m
 		if err != nil || m < askEvery {
-			return n, w.drop(err)
+			return n, failed(err)
 		}
 	}
 }
@@ -170,6 +211,7 @@ func (e errWriter) Error() string { return string(e) }
 const (
 	errCommitted = errWriter("it was committed")
 	errAborted   = errWriter("it was aborted")
+	errTheirs    = errWriter("its reader failed")
 )
 
 // Close commits the value: when it returns nil the value is visible and survives what
