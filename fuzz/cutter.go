@@ -56,12 +56,14 @@ var errKilled = errors.New("fuzz: the process was killed")
 func (c *Cutter) End() {
 	c.once.Do(func() {
 		c.note()
+		// Order: over, then the image. Whoever sees that it is not over yet has what it
+		// saw before that in the image.
+		c.over.Store(true)
 		if c.kill {
 			c.dead.Store(true)
 		} else {
 			c.left = clone(c.left, c.rnd)
 		}
-		c.over.Store(true)
 	})
 }
 
