@@ -20,7 +20,7 @@ type blobs struct {
 
 	mu     sync.Mutex
 	acc    *compaction.Blobs // set once by Open; nil if read-only
-	ranges bool              // a range delete was placed that no flush has seen yet
+	ranged uint64            // number of a range delete that no flush has seen yet; zero: none
 }
 
 // seed2 makes the second hash of a key's stand-in in the account.
@@ -76,14 +76,23 @@ func (b *blobs) count(hash uint64, o op, lsn uint64) error {
 	return nil
 }
 
-// countRange follows a range delete. What it took shows at the flush.
-func (b *blobs) countRange() {
-	if b.some.Load() {
-		b.mu.Lock()
-		b.ranges = true
-		b.mu.Unlock()
-		b.first()
+// countRange follows the range deletes of commit lsn. What they took shows at the flush.
+func (b *blobs) countRange(lsn uint64) {
+	if b.acc == nil || !b.some.Load() {
+		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ranged = lsn
+	b.first()
+}
+
+// waiting says whether something died that is not collected yet, and how much of it
+// only a flush makes collectable.
+func (b *blobs) waiting() (dead bool, unflushed int64, ranges bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.acc.Dead() > 0, b.acc.Unflushed(), b.ranged > 0
 }
 
 // died lists, for the flush through last, what left the index by a point.
@@ -97,4 +106,7 @@ func (b *blobs) flushed(last uint64, t compaction.Turnover) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.acc.Flushed(last, t)
+	if b.ranged <= last {
+		b.ranged = 0
+	}
 }

@@ -93,7 +93,7 @@ func (e *Engine) Check(ctx context.Context) error {
 			problems = append(problems, corrupt("", "key %.40q has revision %d, above %d", item.Key(), item.Revision(), s.LSN()))
 		}
 		if item.cell.Kind() == cow.Blob {
-			if err := e.packs.Verify(item.cell.Payload()); err != nil {
+			if err := s.because(e.packs.Verify(item.cell.Payload())); err != nil {
 				problems = append(problems, fmt.Errorf("key %.40q: %w", item.Key(), door(err)))
 			}
 		}

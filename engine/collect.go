@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/holdfastdb/holdfast/compaction"
@@ -30,6 +31,7 @@ func (c *collector) kick() {
 
 const (
 	collectEvery = 250 * time.Millisecond
+	collectRetry = 16 * time.Second // at most, while the disk is full
 	// A death that is only in memory keeps its bytes on disk: so much of it, or
 	// some of it for so long, asks for a flush.
 	unflushedBytes = 64 << 20
@@ -43,16 +45,19 @@ const (
 // go, and the sparsest pack is rewritten while all take more than Options.SpaceAmp
 // times what is in them.
 func (e *Engine) runCollector() {
-	var since time.Time // when deaths that no flush has seen were first met
-	later := false      // the last turn could not do all it wanted
-	for e.awaitCollect(later) {
-		later = false
+	var since time.Time     // when deaths that no flush has seen were first met
+	var retry time.Duration // zero, or when to try again what failed
+	for e.awaitCollect(retry) {
 		yield.Point("collect.turn")
 		since = e.flushDeaths(since)
-		for e.life.Err() == nil {
+		for e.life.Err() == nil && e.writable() == nil { // a disk that failed is not written to (I9)
 			began := yield.Now()
 			more, err := e.collectOne()
-			if later = err != nil; later || !more { // the error is told; the disk may be full
+			if err != nil { // it is told; the disk may be full
+				retry = min(max(2*retry, collectEvery), collectRetry)
+				break
+			}
+			if retry = 0; !more {
 				break
 			}
 			// Half of the disk's time at most, so that the foreground keeps its own.
@@ -66,14 +71,12 @@ func (e *Engine) runCollector() {
 
 // awaitCollect waits for something to do. It looks again by itself only while something
 // died, because a snapshot may end, or time pass. False: the store closes.
-func (e *Engine) awaitCollect(later bool) bool {
+func (e *Engine) awaitCollect(retry time.Duration) bool {
 	yield.Point("collect.wait")
-	e.blobs.mu.Lock()
-	later = later || e.blobs.ranges || e.blobs.acc.Dead() > 0
-	e.blobs.mu.Unlock()
+	dead, _, ranges := e.blobs.waiting()
 	var tick <-chan time.Time // nil: never
-	if later {
-		t := yield.NewTimer(collectEvery)
+	if dead || ranges || retry > 0 {
+		t := yield.NewTimer(max(collectEvery, retry))
 		defer t.Stop()
 		tick = t.C
 	}
@@ -92,10 +95,7 @@ func (e *Engine) awaitCollect(later bool) bool {
 // flushDeaths freezes the active generation when it holds enough deaths, or some for
 // long enough.
 func (e *Engine) flushDeaths(since time.Time) time.Time {
-	b := &e.blobs
-	b.mu.Lock()
-	n, ranges := b.acc.Unflushed(), b.ranges
-	b.mu.Unlock()
+	_, n, ranges := e.blobs.waiting()
 	switch {
 	case n == 0 && !ranges:
 		return time.Time{}
@@ -109,9 +109,6 @@ func (e *Engine) flushDeaths(since time.Time) time.Time {
 	_ = e.log.Barrier(func(last uint64) { // fails only with the log, which tells its writers
 		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
 			e.rotate(last)
-			b.mu.Lock()
-			b.ranges = false
-			b.mu.Unlock()
 			since = time.Time{}
 		}
 	})
@@ -239,6 +236,10 @@ func (e *Engine) rewritePack(p compaction.Pack) error {
 	keep := e.blobs.acc.Kept(p.Num)
 	e.blobs.mu.Unlock()
 	yield.Point("collect.rewrite")
+	// Asked before the first byte: a copy that breaks off fills the disk for nothing.
+	if u, err := e.opts.FS.GetDiskUsage(e.dir); err == nil && u.AvailBytes < uint64(p.Kept) {
+		return fmt.Errorf("%w: a rewrite needs %d MiB, %d are free", mmap.ErrDiskFull, p.Kept>>20, u.AvailBytes>>20)
+	}
 	if err := e.packs.Rewrite(p.Num, keep); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/holdfastdb/holdfast/compaction"
 	"github.com/holdfastdb/holdfast/cow"
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
 	"github.com/holdfastdb/holdfast/mmap"
 )
 
@@ -34,13 +36,19 @@ func packDisk(t testing.TB, dir string) (n int64) {
 	return n
 }
 
+// eventually is for the test's own goroutine, until for any.
 func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
+	require.True(t, until(limit, ok), what)
+}
+
+func until(limit time.Duration, ok func() bool) bool {
 	for end := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			require.FailNow(t, what)
+			return false
 		}
 	}
+	return true
 }
 
 func blobValue(rnd *rand.Rand, n int) []byte {
@@ -173,7 +181,9 @@ func TestCollect_snapshot(t *testing.T) {
 	go func() {
 		done <- s.View([]byte("k"), func(v []byte) error {
 			close(began)
-			eventually(t, 10*time.Second, "disk is not given back", func() bool { return packDisk(t, dir) == 0 })
+			if !until(10*time.Second, func() bool { return packDisk(t, dir) == 0 }) {
+				return errors.New("disk is not given back")
+			}
 			if !bytes.Equal(v, old) {
 				return fmt.Errorf("the value changed under its reader")
 			}
@@ -232,5 +242,78 @@ func TestCollect_exact(t *testing.T) {
 				require.NoError(t, e.Close())
 			}
 		})
+	}
+}
+
+// Goal: a range delete that a flush has seen leaves the collector asleep.
+func TestCollect_rangeIsSeen(t *testing.T) {
+	e, err := Open(t.TempDir(), collectOptions())
+	require.NoError(t, err)
+	defer e.Close()
+	require.NoError(t, e.Put([]byte("a"), make([]byte, 1<<20)))
+	require.NoError(t, e.DeleteRange([]byte("b"), []byte("c")))
+	_, _, ranges := e.blobs.waiting()
+	require.True(t, ranges)
+	require.NoError(t, e.Flush(context.Background()))
+	dead, unflushed, ranges := e.blobs.waiting()
+	require.False(t, dead)
+	require.Zero(t, unflushed)
+	require.False(t, ranges)
+}
+
+// Goal (I9): a store that became read-only removes and rewrites nothing.
+func TestCollect_readOnly(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, collectOptions())
+	require.NoError(t, err)
+	defer e.Close()
+	require.NoError(t, e.Put([]byte("a"), blobValue(rand.New(rand.NewSource(1)), 3<<20)))
+	s, err := e.Snapshot() // holds it until the store is read-only
+	require.NoError(t, err)
+	require.NoError(t, e.Delete([]byte("a")))
+	require.NoError(t, e.Flush(context.Background()))
+	before := packDisk(t, dir)
+	require.NotZero(t, before)
+	e.fail(errors.New("as after a failed sync"))
+	require.NoError(t, s.Close())
+	e.collector.kick()
+	time.Sleep(4 * collectEvery)
+	require.Equal(t, before, packDisk(t, dir))
+}
+
+// Goal: a rewrite for which there is no room is not begun, and done once there is.
+func TestCollect_noRoom(t *testing.T) {
+	fs := simfs.New(nil)
+	o := collectOptions()
+	o.FS, o.LargeValue, o.Sync = fs, 64<<10, SyncAlways
+	e, err := Open("/store", o)
+	require.NoError(t, err)
+	defer e.Close()
+	rnd := rand.New(rand.NewSource(1))
+	s, err := e.Snapshot() // until all is set up, nothing is collected
+	require.NoError(t, err)
+	for i := range 20 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%02d", i), blobValue(rnd, 256<<10)))
+	}
+	require.NoError(t, e.packs.Seal())
+	for i := range 10 {
+		require.NoError(t, e.Delete(fmt.Appendf(nil, "k%02d", 2*i)))
+	}
+	require.NoError(t, e.Flush(context.Background()))
+	u, err := fs.GetDiskUsage("/store")
+	require.NoError(t, err)
+	used := int64(u.UsedBytes)
+	fs.SetCapacity(used + 1<<20) // 2.5 MiB are kept
+	require.NoError(t, s.Close())
+	e.collector.kick()
+	time.Sleep(4 * collectEvery)
+	require.Zero(t, e.Metrics().Collect.Rewritten)
+	require.NotContains(t, fs.Trace(), ".pack.tmp")
+	require.NoError(t, e.Err())
+	fs.SetCapacity(used + 64<<20)
+	eventually(t, 20*time.Second, "no rewrite", func() bool { return e.Metrics().Collect.Rewritten > 0 })
+	for i := range 10 {
+		_, err := e.Get(fmt.Appendf(nil, "k%02d", 2*i+1))
+		require.NoError(t, err)
 	}
 }

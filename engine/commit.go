@@ -223,7 +223,7 @@ func (e *Engine) place(lsn uint64, payload []byte) error {
 	}
 	if ranges != nil {
 		g.DeleteRange(lsn, ranges)
-		e.blobs.countRange()
+		e.blobs.countRange(lsn)
 	}
 	return nil
 }
