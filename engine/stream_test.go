@@ -216,6 +216,23 @@ func TestCreate_arguments(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 }
 
+// Goal: so is the cause of the caller's own context.
+func TestCreate_foreignCause(t *testing.T) {
+	o := streamOptions()
+	e, err := Open(t.TempDir(), &o)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	w, err := e.Create(ctx, []byte("k"))
+	require.NoError(t, err)
+	_, err = w.Write(make([]byte, 1<<20))
+	require.NoError(t, err)
+	cancel(fmt.Errorf("another store: %w", ErrReadOnly))
+	_, err = w.large.Write(nil) // the race that Write's own look at the context loses
+	require.ErrorIs(t, w.drop(err), context.Canceled)
+	require.NoError(t, e.Err())
+	require.NoError(t, e.Close())
+}
+
 // Goal: an error of the caller's own reader or writer is the caller's: it comes back as
 // it is, and this store is well.
 func TestCreate_foreignErrors(t *testing.T) {
@@ -223,7 +240,7 @@ func TestCreate_foreignErrors(t *testing.T) {
 	e, err := Open(t.TempDir(), &o)
 	require.NoError(t, err)
 	for _, n := range []int64{0, 100, 1 << 20, 20 << 20} {
-		for _, theirs := range []error{fmt.Errorf("pipe: %w", ErrReadOnly), syscall.ENOSPC, ErrCorrupt} {
+		for _, theirs := range []error{fmt.Errorf("pipe: %w", ErrReadOnly), syscall.ENOSPC, ErrCorrupt, io.ErrUnexpectedEOF} {
 			w, err := e.Create(context.Background(), []byte("k"))
 			require.NoError(t, err)
 			_, err = w.ReadFrom(io.MultiReader(newNoise(n), iotest.ErrReader(theirs)))

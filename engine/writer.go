@@ -14,8 +14,9 @@ const MaxStreamed = mmap.MaxValue
 
 // Writer streams one value into the store. Nothing is visible before Close, which
 // commits the value like a Put; Abort drops it, and so does the store's Close, the end
-// of the context, an error, and a crash. It holds at most some ten MiB of memory,
-// whatever the size of the value. It is for one goroutine.
+// of the context, an error, and a crash. It holds at most some ten MiB of memory, or
+// Options.LargeValue if that is more, whatever the size of the value. It is for one
+// goroutine.
 type Writer struct {
 	e     *Engine
 	ctx   context.Context
@@ -127,46 +128,37 @@ func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 	}
 	from := &theirs{r: r}
 	n, err = w.readFrom(from)
-	if from.err != nil {
+	if from.err != nil { // also one that looks like an end, of a body cut short
+		w.end(errTheirs)
 		return n, from.err
 	}
-	return n, err
+	return n, w.drop(err)
 }
 
-func (w *Writer) readFrom(r *theirs) (n int64, err error) {
-	failed := func(err error) error {
-		if r.err != nil {
-			w.end(errTheirs)
-			return r.err
-		}
-		return w.drop(err)
-	}
+func (w *Writer) readFrom(r io.Reader) (n int64, err error) {
 	// What is not large is for Write, so that it becomes a value like any other.
+	buf := make([]byte, min(w.e.opts.LargeValue, 64<<10))
 	for w.large == nil {
-		buf := make([]byte, w.e.opts.LargeValue-len(w.small))
-		m, err := io.ReadFull(r, buf)
-		if m > 0 {
-			if _, err := w.Write(buf[:m]); err != nil {
-				return n, err
-			}
-			n += int64(m)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		m, err := io.ReadFull(r, buf[:min(len(buf), w.e.opts.LargeValue-len(w.small))])
+		if err == io.EOF {
 			return n, nil
 		}
-		if err != nil {
-			return n, failed(err)
+		if _, err := w.Write(buf[:m]); err != nil {
+			return n, err
+		}
+		if n += int64(m); err != nil {
+			return n, nil // its end, or r's error, which the caller of this has
 		}
 	}
 	// The room on the disk is asked for between the parts.
 	for {
 		if err := w.ready(askEvery); err != nil {
-			return n, w.drop(err)
+			return n, err
 		}
 		m, err := w.large.ReadFrom(io.LimitReader(r, askEvery))
 		w.n, n = w.n+m, n+m
 		if err != nil || m < askEvery {
-			return n, failed(err)
+			return n, err
 		}
 	}
 }
@@ -189,7 +181,9 @@ func (w *Writer) drop(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = w.e.packFailed(err)
+	if w.ctx.Err() == nil { // else its cause is the caller's, whatever it says
+		err = w.e.packFailed(err)
+	}
 	if w.err == nil {
 		w.end(err)
 	}
