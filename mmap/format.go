@@ -145,6 +145,18 @@ func headerSum(uuid [16]byte, b []byte) uint32 {
 	return crc32.Update(checksum(uuid[:]), castagnoli, b[:60])
 }
 
+// headerRef is the reference that a blob header repeats.
+func headerRef(b []byte) Ref {
+	return Ref{
+		Pack:   binary.LittleEndian.Uint64(b[8:]),
+		Offset: binary.LittleEndian.Uint64(b[16:]),
+		Size:   binary.LittleEndian.Uint64(b[24:]),
+		Stored: binary.LittleEndian.Uint64(b[32:]),
+		Hash:   binary.LittleEndian.Uint64(b[40:]),
+		Codec:  Codec(b[4]),
+	}
+}
+
 // decodeBlobHeader checks the header against its checksum and against the
 // reference that led here. It returns how values are cut and the checksum of
 // the footer.
@@ -160,15 +172,7 @@ func decodeBlobHeader(b []byte, uuid [16]byte, r Ref) (frameBytes uint64, footer
 	case b[5]|b[6]|b[7] != 0 || Codec(b[4]) > ZstdBest:
 		return 0, 0, fmt.Errorf("%w: %s: blob at %d: codec %d", ErrVersion, packName(r.Pack), r.Offset, b[4])
 	}
-	got := Ref{
-		Pack:   binary.LittleEndian.Uint64(b[8:]),
-		Offset: binary.LittleEndian.Uint64(b[16:]),
-		Size:   binary.LittleEndian.Uint64(b[24:]),
-		Stored: binary.LittleEndian.Uint64(b[32:]),
-		Hash:   binary.LittleEndian.Uint64(b[40:]),
-		Codec:  Codec(b[4]),
-	}
-	if got != r {
+	if headerRef(b) != r {
 		return bad("not the blob that was referred to")
 	}
 	frameBytes = uint64(binary.LittleEndian.Uint32(b[48:]))

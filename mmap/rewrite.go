@@ -29,8 +29,9 @@ func RewrittenBytes(stored uint64) (pack, blob int64) {
 // ascend. References stay as they are: a table in the file leads from where a blob was
 // to where it is. The new file is written beside the old one, synced and renamed over
 // it, so a crash leaves one or the other, and both hold every blob in keep (M1). Who
-// has the old file pinned keeps it. Bytes are copied as they are: what is damaged
-// stays so, and is found where it is read.
+// has the old file pinned keeps it. Frames are copied as they are stored, each against
+// its checksum: a pack with a damaged blob stays as it is (ErrCorrupt), for the disk may
+// read it right another time.
 //
 // That nothing but keep can be reached is the caller's to know (I7).
 func (s *Store) Rewrite(num uint64, keep []Extent) (err error) {
@@ -96,8 +97,7 @@ func (s *Store) writeRewritten(name string, from *pack, keep []Extent, places []
 		return err
 	}
 	for _, e := range keep {
-		at, _ := from.place(e.Offset)
-		if err := w.copyFrom(from, at, e.Stored); err != nil {
+		if err := s.copyBlob(w, from, e); err != nil {
 			return err
 		}
 	}
@@ -107,24 +107,45 @@ func (s *Store) writeRewritten(name string, from *pack, keep []Extent, places []
 	return f.Sync()
 }
 
-// copyFrom appends n bytes of another pack, in pieces, and what aligns the next blob.
-func (w *writing) copyFrom(p *pack, at, n uint64) error {
-	buf := getBuffer(1 << 20)
-	defer putBuffer(buf)
-	for pad := -n % blobAlign; n > 0; {
-		b := (*buf)[:min(n, uint64(len(*buf)))]
-		if err := p.read(b, at); err != nil {
-			return err
-		}
-		at, n = at+uint64(len(b)), n-uint64(len(b))
-		if n == 0 {
-			b = append(b, make([]byte, pad)...)
-		}
-		if err := writeAll(w.file, b); err != nil {
+// copyBlob appends a blob of another pack, and what aligns the next one.
+func (s *Store) copyBlob(w *writing, from *pack, e Extent) error {
+	at, _ := from.place(e.Offset)
+	head := make([]byte, blobHeaderLen)
+	if err := from.read(head, at); err != nil {
+		return err
+	}
+	// What the header says is its own, and is checked against its checksum, and the
+	// rest against the header.
+	b := &Blob{s: s, p: from, at: at, ref: headerRef(head)}
+	if b.ref.Pack != from.num || b.ref.Offset != e.Offset || b.ref.Stored != e.Stored {
+		return from.corrupt(at, "blob header: not the blob that was asked for", nil)
+	}
+	l, tail, err := b.readLayout()
+	if err != nil {
+		return err
+	}
+	if err := w.append(head); err != nil {
+		return err
+	}
+	for i := range uint64(len(l.sums)) {
+		if err := b.copyFrame(w, l, i); err != nil {
 			return err
 		}
 	}
-	return nil
+	return w.append(tail, make([]byte, -e.Stored%blobAlign))
+}
+
+func (b *Blob) copyFrame(w *writing, l *layout, i uint64) error {
+	from, to := l.stored(i, b.ref.Size)
+	buf := getBuffer(int(to - from))
+	defer putBuffer(buf)
+	if err := b.fetch(*buf, blobHeaderLen+from); err != nil {
+		return err
+	}
+	if checksum(*buf) != l.sums[i] {
+		return b.p.corrupt(b.at+blobHeaderLen+from, fmt.Sprintf("frame %d: checksum", i), nil)
+	}
+	return writeAll(w.file, *buf)
 }
 
 func encodeMoved(places []moved) []byte {

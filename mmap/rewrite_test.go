@@ -129,6 +129,9 @@ func TestStore_Rewrite_damaged(t *testing.T) {
 		bad := bytes.Clone(im.pack)
 		bad[at] ^= 1 << (at % 8)
 		im.harmless(t, memStore(t, bad, 1), fmt.Sprint("flip at ", at))
+		if at >= len(im.pack)-2*movedLen { // not missing: that would be a blob that was collected
+			require.ErrorIs(t, memStore(t, bad, 1).Verify(keep[0].ref), ErrCorrupt, "flip at %d", at)
+		}
 		im.harmless(t, memStore(t, im.pack[:at], 1), fmt.Sprint("cut at ", at))
 	}
 }
@@ -182,5 +185,31 @@ func TestStore_Rewrite_anyMoment(t *testing.T) {
 				allThere(t, im, keep, at)
 			}
 		}
+	}
+}
+
+// Goal (M5): whatever byte of a blob that is kept is damaged, the rewrite says so, leaves
+// the pack as it was, and no file beside it.
+func TestStore_Rewrite_ofDamage(t *testing.T) {
+	fs := vfs.NewMem()
+	s, err := Open(Options{FS: fs, Dir: "packs", UUID: testUUID, FrameBytes: minFrameBytes})
+	require.NoError(t, err)
+	all := sealed(t, s)
+	require.NoError(t, s.Close())
+	pack := readMem(t, fs, "packs/"+packName(1))
+	keep := extents(t, []blobEntry{all[1], all[2]})
+	for at := keep[0].Offset; at < keep[1].Offset+keep[1].Stored; at += 1 + at%13 {
+		if at >= keep[0].Offset+keep[0].Stored && at < keep[1].Offset {
+			continue // between the two
+		}
+		bad := bytes.Clone(pack)
+		bad[at] ^= 0x10
+		s := memStore(t, bad, 1)
+		s.o.ReadOnly = false
+		require.ErrorIs(t, s.Rewrite(1, keep), ErrCorrupt, "byte %d", at)
+		names, err := s.o.FS.List("packs")
+		require.NoError(t, err)
+		require.Equal(t, []string{packName(1)}, names)
+		require.True(t, bytes.Equal(bad, readMem(t, s.o.FS, "packs/"+packName(1))))
 	}
 }

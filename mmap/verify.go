@@ -151,34 +151,23 @@ func (s *Store) Verify(ref []byte) error {
 }
 
 func (s *Store) walk(ref []byte, each func(b *Blob, l *layout, i uint64) error) error {
-	b, l, _, err := s.openFile(ref)
+	b, err := s.Open(ref)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if w := b.win.Swap(nil); w != nil { // read through the file, whatever is mapped
+		s.windows.put(w)
+	}
+	l, _, err := b.readLayout()
+	if err != nil {
+		return s.seen(err)
+	}
+	b.layout.Store(l)
 	for i := range uint64(len(l.sums)) {
 		if err := each(b, l, i); err != nil {
 			return s.seen(err)
 		}
 	}
 	return nil
-}
-
-// openFile pins a blob that is read through its file, whatever is mapped, and
-// returns its layout and the table and footer that say so.
-func (s *Store) openFile(ref []byte) (*Blob, *layout, []byte, error) {
-	b, err := s.Open(ref)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if w := b.win.Swap(nil); w != nil {
-		s.windows.put(w)
-	}
-	l, tail, err := b.readLayout()
-	if err != nil {
-		_ = b.Close() // has no error
-		return nil, nil, nil, s.seen(err)
-	}
-	b.layout.Store(l)
-	return b, l, tail, nil
 }
