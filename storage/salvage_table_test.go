@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -57,10 +58,18 @@ func remainsStore(t *testing.T) (*simfs.FS, Options) {
 	mustIngest(t, s, 1, sets(400, "key%04d", strings.Repeat("v", 100)))
 	mustIngest(t, s, 2, sets(400, "key%04d", strings.Repeat("w", 100)))
 	require.NoError(t, s.Compact(context.Background()))
+	rest(s)
 	mustIngest(t, s, 3, []op{{'d', "key0001", ""}, {'r', "key0100", "key0200"}, {'s', "key0300", "new"}})
 	require.NoError(t, s.Close())
 	o.Create = false
 	return fs, o
+}
+
+// rest lets no compaction begin, so that the tables stay the ingests' own.
+func rest(s *Store) {
+	s.sched.mu.Lock()
+	defer s.sched.mu.Unlock()
+	s.sched.opened = false
 }
 
 // Goal: deletes, range deletes and the newest watermark come out of the tables.
@@ -122,14 +131,8 @@ func TestRemains_anyCallFails(t *testing.T) {
 	}
 	for _, footless := range []bool{false, true} {
 		o.FS = base
-		if footless { // blocks are searched for, one by one
-			r, err := OpenRemains(o)
-			require.NoError(t, err)
-			for _, tb := range r.Tables {
-				b := readFile(t, base, tb.File)
-				b[len(b)-1] ^= 1
-				require.NoError(t, base.Put(tb.File, b))
-			}
+		if footless {
+			cutFeet(t, base, o)
 		}
 		whole, _, _, err := readRemains(o)
 		require.NoError(t, err)
@@ -161,6 +164,37 @@ func TestRemains_anyCallFails(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Goal: a slow disk is no damage, with and without what leads to the blocks.
+func TestRemains_slowDisk(t *testing.T) {
+	fs, o := remainsStore(t)
+	for _, footless := range []bool{false, true} {
+		if footless {
+			cutFeet(t, fs, o)
+		}
+		want, damage, _, err := readRemains(o)
+		require.NoError(t, err)
+		slow := fs.Inject(simfs.Delay(simfs.OpReadAt, "*.sst", 6*time.Millisecond))
+		got, lost, _, err := readRemains(o)
+		slow.Remove()
+		require.Positive(t, slow.Fired())
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.Len(t, lost, len(damage))
+	}
+}
+
+// cutFeet damages every footer: blocks are searched for, one by one.
+func cutFeet(t *testing.T, fs *simfs.FS, o Options) {
+	t.Helper()
+	r, err := OpenRemains(o)
+	require.NoError(t, err)
+	for _, tb := range r.Tables {
+		b := readFile(t, fs, tb.File)
+		b[len(b)-1] ^= 1
+		require.NoError(t, fs.Put(tb.File, b))
 	}
 }
 

@@ -86,6 +86,7 @@ func TestRemains_manifest(t *testing.T) {
 	mem := vfs.NewMem()
 	o := testOptions(mem)
 	s := mustOpen(t, o)
+	rest(s)
 	for i := range 4 {
 		mustIngest(t, s, uint64(i+1), sets(300, fmt.Sprintf("k%d-%%04d", i%2), strings.Repeat("v", 100)))
 	}

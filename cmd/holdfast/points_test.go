@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"math"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -121,8 +128,8 @@ func TestScan(t *testing.T) {
 		ok(t, "scan", "-d", dir, "--prefix", "a", "--json", "--keys-only"))
 }
 
-// Goal: a value of any size goes in and comes out as a stream, whole or in part; one that
-// breaks off leaves the key as it was; stat says where it lies.
+// Goal: a value of any size goes in and comes out as a stream, whole or in part; stat says
+// where it lies.
 func TestPut_stream(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	for name, value := range map[string]string{
@@ -159,4 +166,84 @@ func TestPut_stream(t *testing.T) {
 		fails(t, exitUsage, []string{"get", "-d", dir, "noise", "--range=" + bad}, "OFFSET:LENGTH")
 	}
 	require.Equal(t, exitUsage, runWith(t, "", "get", "-d", dir, "noise", "--range", ":1", "--json").code)
+}
+
+// flow gives nothing but zeros, or takes all, for so many bytes, and then calls.
+type flow struct {
+	left int
+	then func() error
+}
+
+func (f *flow) Read(p []byte) (int, error) {
+	if f.left <= 0 {
+		return 0, f.then()
+	}
+	n := min(len(p), f.left)
+	f.left -= n
+	return n, nil
+}
+
+func (f *flow) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left <= 0 {
+		if err := f.then(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// Goal: a put whose input breaks off, or that is interrupted, also while its input gives
+// nothing, leaves the key as it was and no bytes in the store; an interrupted get ends,
+// and one whose reader is gone says so.
+func TestPut_breaksOff(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	ok(t, "put", "-d", dir, "k", "before")
+	quiet, idle, err := os.Pipe() // gives nothing
+	require.NoError(t, err)
+	defer quiet.Close()
+	defer idle.Close()
+	over := make(chan struct{})
+	defer close(over)
+	for name, in := range map[string]func(cancel func()) io.Reader{
+		"error": func(func()) io.Reader { return &flow{20 << 20, func() error { return syscall.EIO }} },
+		"interrupted": func(cancel func()) io.Reader {
+			return &flow{20 << 20, func() error { cancel(); <-over; return io.EOF }}
+		},
+		"nothing more": func(cancel func()) io.Reader { time.AfterFunc(50*time.Millisecond, cancel); return quiet },
+		"no end": func(cancel func()) io.Reader {
+			time.AfterFunc(50*time.Millisecond, cancel)
+			return &flow{math.MaxInt, nil}
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out, errs bytes.Buffer
+		a := &app{in: in(cancel), out: &out, err: &errs}
+		code := a.execute(ctx, []string{"put", "-d", dir, "k"})
+		cancel()
+		require.Empty(t, out.String(), name)
+		require.Regexp(t, `\Aholdfast: [^\n]+\n\z`, errs.String(), name) // and no bar
+		if name == "error" {
+			require.Equal(t, exitError, code, errs.String())
+			require.Contains(t, errs.String(), "standard input: input/output error")
+		} else {
+			require.Equal(t, exitInterrupted, code, "%s: %s", name, errs.String())
+		}
+		require.Equal(t, "before", ok(t, "get", "-d", dir, "k"), name)
+		packs, err := filepath.Glob(filepath.Join(dir, "packs", "*"))
+		require.NoError(t, err)
+		require.Empty(t, packs, name)
+	}
+	require.Equal(t, exitOK, runWith(t, string(noise(20<<20)), "put", "-d", dir, "k").code)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var errs bytes.Buffer
+	get := func(then func() error) int {
+		a := &app{in: strings.NewReader(""), out: &flow{1 << 20, then}, err: &errs}
+		return a.execute(ctx, []string{"get", "-d", dir, "k"})
+	}
+	require.Equal(t, exitError, get(func() error { return syscall.EIO }), errs.String())
+	require.Contains(t, errs.String(), "input/output error")
+	writes := 0
+	require.Equal(t, exitInterrupted, get(func() error { cancel(); writes++; return nil }), errs.String())
+	require.Equal(t, 1, writes)
 }

@@ -22,15 +22,33 @@ func (a *app) putStream(ctx context.Context, e *engine.Engine, key []byte, r io.
 	defer w.Abort() // nothing after Close
 	bar := a.newProgress("put", sizeOfFile(r))
 	defer bar.done()
-	n, err = w.ReadFrom(&watched{r: r, bar: bar})
+	in, stop := interruptible(ctx, r)
+	defer stop()
+	n, err = w.ReadFrom(&watched{ctx: ctx, r: in, bar: bar})
 	if err != nil {
 		return n, err
 	}
 	return n, w.Close()
 }
 
-// watched shows the bar what goes by.
+// interruptible is r, whose reads end with ctx also while it has nothing to give: a pipe
+// that nobody writes into must not hold the process. What waits in r then waits on.
+func interruptible(ctx context.Context, r io.Reader) (_ io.Reader, stop func()) {
+	if sizeOfFile(r) >= 0 {
+		return r, func() {}
+	}
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{in}, struct{ io.Reader }{r}, make([]byte, 256<<10))
+		in.CloseWithError(err)
+	}()
+	end := context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	return out, func() { end(); out.Close() }
+}
+
+// watched shows the bar what goes by, and ends with the context.
 type watched struct {
+	ctx context.Context
 	r   io.Reader
 	w   io.Writer
 	bar *progress
@@ -39,6 +57,9 @@ type watched struct {
 func (s *watched) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.bar.add(int64(n))
+	if s.ctx.Err() != nil {
+		return n, s.ctx.Err()
+	}
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("standard input: %w", err)
 	}
@@ -46,6 +67,9 @@ func (s *watched) Read(p []byte) (int, error) {
 }
 
 func (s *watched) Write(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
 	n, err := s.w.Write(p)
 	s.bar.add(int64(n))
 	return n, err
@@ -67,7 +91,7 @@ func (a *app) getStream(cmd *cobra.Command, e *engine.Engine, key []byte, p part
 		bar = a.newProgress("get", to-from)
 	}
 	defer bar.done()
-	out := &watched{w: a.out, bar: bar}
+	out := &watched{ctx: cmd.Context(), w: a.out, bar: bar}
 	if from == 0 && to == v.Size() {
 		_, err = v.WriteTo(out)
 	} else {
