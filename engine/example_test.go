@@ -1,9 +1,11 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 
@@ -142,4 +144,66 @@ func ExamplePrefix() {
 	r := engine.Prefix([]byte("session/"))
 	fmt.Printf("%s to %s\n", r.Lower, r.Upper)
 	// Output: session/ to session0
+}
+
+// A value of any size is streamed in, and any part of it is read back without the rest.
+func ExampleEngine_Create() {
+	e, done := open()
+	defer done()
+
+	w, err := e.Create(context.Background(), []byte("log/2026-11"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Abort() // nothing, once Close has committed
+	for i := range 1_000_000 {
+		if _, err := fmt.Fprintf(w, "line %07d\n", i); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil { // now it is there, and survives a crash
+		log.Fatal(err)
+	}
+
+	v, err := e.OpenValue([]byte("log/2026-11"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer v.Close()
+	line := make([]byte, 13)
+	if _, err := v.ReadAt(line, 700_000*13); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d bytes; %s", v.Size(), line)
+	// Output:
+	// 13000000 bytes; line 0700000
+}
+
+// An open value stays what it was, whatever happens to its key.
+func ExampleEngine_OpenValue() {
+	e, done := open()
+	defer done()
+
+	photo := []byte("photo")
+	if err := e.Put(photo, bytes.Repeat([]byte("old"), 100_000)); err != nil {
+		log.Fatal(err)
+	}
+	v, err := e.OpenValue(photo)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer v.Close()
+	if err := e.Delete(photo); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := v.Seek(-6, io.SeekEnd); err != nil {
+		log.Fatal(err)
+	}
+	end, err := io.ReadAll(v)
+	fmt.Printf("%s %v\n", end, err)
+	_, err = e.OpenValue(photo)
+	fmt.Println(errors.Is(err, engine.ErrNotFound))
+	// Output:
+	// oldold <nil>
+	// true
 }
