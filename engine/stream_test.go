@@ -33,19 +33,22 @@ func TestCreate_everySize(t *testing.T) {
 		rnd := rand.New(rand.NewSource(1))
 		values := map[string][]byte{}
 		for _, n := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 128 << 10, 1 << 20, 8<<20 - 1, 8 << 20, 8<<20 + 1, 11_000_000} {
-			for how := range 3 {
+			for how := range 4 {
 				v := blobValue(rnd, n)
-				if how == 1 {
+				if how%2 == 1 {
 					v = bytes.Repeat([]byte("a state of some kind. "), n/22+1)[:n]
 				}
 				key := fmt.Sprintf("%d/%d", n, how)
 				values[key] = v
 				w, err := e.Create(context.Background(), []byte(key))
 				require.NoError(t, err)
-				if how == 2 {
+				switch how {
+				case 2:
 					_, err = w.ReadFrom(iotest.HalfReader(bytes.NewReader(v)))
-				} else {
-					_, err = io.Copy(struct{ io.Writer }{w}, bytes.NewReader(v))
+				case 3: // in parts that fit nothing, from small to large
+					_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{bytes.NewReader(v)}, make([]byte, 10_007))
+				default:
+					_, err = w.Write(v)
 				}
 				require.NoError(t, err)
 				_, err = e.Get([]byte(key))
@@ -188,6 +191,12 @@ func TestCreate_arguments(t *testing.T) {
 	require.ErrorIs(t, err, ErrEmptyKey)
 	_, err = e.Create(context.Background(), make([]byte, MaxKey+1))
 	require.ErrorIs(t, err, ErrTooLarge)
+	w, err := e.Create(context.Background(), []byte("k"))
+	require.NoError(t, err)
+	w.n = MaxStreamed - 1
+	_, err = w.Write([]byte("ab"))
+	require.ErrorIs(t, err, ErrTooLarge)
+	require.ErrorIs(t, w.Close(), ErrClosed)
 	_, err = e.OpenValue([]byte("no"))
 	require.ErrorIs(t, err, ErrNotFound)
 	require.NoError(t, e.Put([]byte("k"), []byte("v")))

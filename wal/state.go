@@ -225,6 +225,11 @@ func openStateFile(fsys vfs.FS, dir string) (*stateFile, error) {
 	if err0 == nil && (err1 != nil || s0.sequence >= s1.sequence) {
 		sf.slot = 1
 	}
+	// What was read may be of a process that was killed before its sync: a power cut
+	// during the next write could tear this slot and that one.
+	if err := f.SyncData(); err != nil {
+		return nil, errors.Join(fmt.Errorf("wal: sync %s: %w", name, err), f.Close())
+	}
 	return sf, nil
 }
 
