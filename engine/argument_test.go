@@ -44,6 +44,9 @@ func TestEngine_missingArguments(t *testing.T) {
 			"Checkpoint":   func() error { return e.Checkpoint(none, "/copy") },
 			"ApplyContext": func() error { _, err := e.ApplyContext(none, b); return err },
 			"CloseContext": func() error { return e.CloseContext(none) },
+			"Create":       func() error { _, err := e.Create(none, simKey(1)); return err },
+			"Salvage":      func() error { _, err := Salvage(none, "/store", "/rescued", o, nil); return err },
+			"Survey":       func() error { _, err := Survey(none, "/store", o, nil); return err },
 		}
 		for _, closed := range []bool{false, true} {
 			for name, f := range calls {

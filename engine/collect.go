@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfastdb/holdfast/compaction"
@@ -10,11 +11,13 @@ import (
 	"github.com/holdfastdb/holdfast/yield"
 )
 
-// collector is the one goroutine that gives the space of dead blobs back.
+// collector is the one goroutine that gives space back: that of dead blobs, and that of
+// the log when it found no more.
 type collector struct {
-	work  chan struct{}   // one token: something came down
-	skip  map[uint64]bool // packs that could not be collected; the holder of collecting's
-	stats CollectMetrics  // guarded by blobs.mu
+	work    chan struct{}   // one token: something came down, or logFull
+	logFull atomic.Bool     // the log had no room for a commit
+	skip    map[uint64]bool // packs that could not be collected; the holder of collecting's
+	stats   CollectMetrics  // guarded by blobs.mu
 }
 
 func (c *collector) init() {
@@ -41,7 +44,7 @@ const (
 	slackValues = 4
 )
 
-// runCollector works in turns: what died asks for its flush, packs with nothing in them
+// runCollector works in turns: a full log and what died ask for a flush, packs with nothing in them
 // go, and the sparsest pack is rewritten while all take more than Options.SpaceAmp
 // times what is in them.
 func (e *Engine) runCollector() {
@@ -49,6 +52,9 @@ func (e *Engine) runCollector() {
 	var retry time.Duration // zero, or when to try again what failed
 	for e.awaitCollect(retry) {
 		yield.Point("collect.turn")
+		if e.collector.logFull.Swap(false) {
+			e.freeze()
+		}
 		since = e.flushDeaths(since)
 		for e.life.Err() == nil && e.writable() == nil { // a disk that failed is not written to (I9)
 			began := yield.Now()
@@ -105,13 +111,9 @@ func (e *Engine) flushDeaths(since time.Time) time.Time {
 	if n < unflushedBytes && yield.Now().Sub(since) < unflushedFor || e.writable() != nil {
 		return since
 	}
-	// A full house of frozen generations is on its way down anyway.
-	_ = e.log.Barrier(func(last uint64) { // fails only with the log, which tells its writers
-		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
-			e.rotate(last)
-			since = time.Time{}
-		}
-	})
+	if e.freeze() {
+		return time.Time{}
+	}
 	return since
 }
 

@@ -92,8 +92,12 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 	yield.Point("commit.admitted")
 	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, nil)
 	b.applied = err == nil
-	if err = door(err); errors.Is(err, ErrInDoubt) {
+	switch err = door(err); {
+	case errors.Is(err, ErrInDoubt):
 		b.blobs = nil // it may be placed yet: its packs stay until a reopen knows
+	case errors.Is(err, ErrDiskFull):
+		e.collector.logFull.Store(true) // what has gone down needs no log
+		e.collector.kick()
 	}
 	return lsn, err
 }
@@ -249,6 +253,17 @@ func (e *Engine) between(last uint64) {
 		e.stall.on.Store(true)
 		e.flusher.kick()
 	}
+}
+
+// freeze sends the active generation down, unless as many as may wait do so already.
+func (e *Engine) freeze() (frozen bool) {
+	_ = e.log.Barrier(func(last uint64) { // fails only with the log, which tells its writers
+		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
+			e.rotate(last)
+			frozen = true
+		}
+	})
+	return frozen
 }
 
 // rotate freezes the active generation. The caller holds the log's commit lock.

@@ -13,6 +13,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
 )
 
 // faults fails operations of a kind on paths that contain a word, while it is on.
@@ -121,6 +123,23 @@ func TestEngine_Put_packDiskFull(t *testing.T) {
 	readsGoOn(t, e)
 	require.NoError(t, e.Close())
 	reopened(t, o, "small", "large")
+}
+
+// Goal: a disk that is full of our own log has room again by itself: what the maps hold
+// goes down, and its segments are used anew.
+func TestEngine_Put_diskFullOfLog(t *testing.T) {
+	fs := simfs.New(&simfs.Options{Capacity: 12 << 20})
+	e, err := Open("/store", &Options{FS: fs, MemoryBudget: 256 << 20, DiskReserve: -1})
+	require.NoError(t, err)
+	put := func() error { return e.Put([]byte("k"), make([]byte, 20_000)) }
+	for err = put(); err == nil; {
+		if err = put(); e.Metrics().LSN > 10_000 {
+			t.Fatal("200 MB in a disk of 12, and never full")
+		}
+	}
+	require.ErrorIs(t, err, ErrDiskFull)
+	eventually(t, 10*time.Second, "still full", func() bool { return put() == nil })
+	require.NoError(t, e.Close())
 }
 
 // Goal: a flush that meets a full disk is tried again; writers wait and then get

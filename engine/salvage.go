@@ -132,6 +132,9 @@ var ErrNothingLeft = errors.New("holdfast: nothing is left to salvage")
 // that holds something os.ErrExist. After an error nothing of the salvage is in dst; what
 // somebody else put there meanwhile stays.
 func Salvage(ctx context.Context, dir, dst string, o *Options, progress func(SalvageProgress)) (SalvageReport, error) {
+	if err := hasContext("Salvage", ctx); err != nil {
+		return SalvageReport{}, err
+	}
 	w, err := newWreck(ctx, dir, o, progress)
 	if err != nil {
 		return SalvageReport{}, err
@@ -150,6 +153,9 @@ func Salvage(ctx context.Context, dir, dst string, o *Options, progress func(Sal
 // Survey does all that [Salvage] does but write: its report is what a salvage would
 // rescue and lose. What the log holds above the memory budget costs memory.
 func Survey(ctx context.Context, dir string, o *Options, progress func(SalvageProgress)) (SalvageReport, error) {
+	if err := hasContext("Survey", ctx); err != nil {
+		return SalvageReport{}, err
+	}
 	w, err := newWreck(ctx, dir, o, progress)
 	if err != nil {
 		return SalvageReport{}, err

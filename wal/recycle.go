@@ -110,28 +110,34 @@ func (l *Log) make() {
 func (l *Log) takeSpare(n int64, span bool) (*segment, error) {
 	l.makeMu.Lock()
 	defer l.makeMu.Unlock()
-	if l.o.SegmentBytes == 0 {
-		now := yield.Now()
-		if now.Sub(l.lastShift) < growthTime {
-			l.target = min(2*l.target, lastSegmentBytes)
-		}
-		l.lastShift = now
+	now, target := yield.Now(), l.target
+	if l.o.SegmentBytes == 0 && now.Sub(l.lastShift) < growthTime {
+		target = min(2*target, lastSegmentBytes)
 	}
 	for len(l.spares) > 0 {
 		s := l.spares[0]
 		l.spares = l.spares[1:]
 		if segmentRoom(s.size) >= n || span && (n > lastSegmentBytes || l.o.SegmentBytes != 0) {
+			l.target, l.lastShift = target, now
 			return s, nil
 		}
 		l.discard(s)
 	}
-	size := l.target
-	if want := (n + n/1024 + framesOffset + openBytes + sealBytes + pageBytes) &^ (pageBytes - 1); l.o.SegmentBytes == 0 && want > size {
-		size = min(want, lastSegmentBytes)
+	size, least := target, target
+	if l.o.SegmentBytes == 0 {
+		want := (n + n/1024 + framesOffset + openBytes + sealBytes + pageBytes) &^ (pageBytes - 1)
+		least = min(max(want, firstSegmentBytes), lastSegmentBytes)
+		size = max(target, least)
 	}
 	s, err := l.newSegment(size)
+	for isDiskFull(err) && size > least { // there may be room for a smaller one
+		size = max(size/2, least)
+		target = size
+		s, err = l.newSegment(size)
+	}
 	switch {
 	case err == nil:
+		l.target, l.lastShift = target, now
 		return s, nil
 	case isDiskFull(err):
 		l.mu.Lock()

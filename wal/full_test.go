@@ -1,0 +1,32 @@
+package wal
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
+)
+
+// Goal: however often the full disk was asked in vain, a little room is enough to go on:
+// the log asks for no larger segments meanwhile, and for a smaller one if it must.
+func TestLog_fullDisk(t *testing.T) {
+	const capacity = 20 << 20
+	fs := simfs.New(&simfs.Options{Capacity: capacity})
+	s := openStore(t, Options{FS: fs, Dir: "db"})
+	payload := payloadOf(1, 100<<10)
+	fill := func() (err error) {
+		for err == nil {
+			_, err = s.log.Commit(context.Background(), payload, 1, Checksum(payload), nil)
+		}
+		return err
+	}
+	require.ErrorIs(t, fill(), ErrDiskFull)
+	for range 20 {
+		require.ErrorIs(t, fill(), ErrDiskFull)
+	}
+	fs.SetCapacity(capacity + firstSegmentBytes + 64<<10)
+	s.put(payload)
+	s.close()
+}
