@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfastdb/holdfast/fuzz/oracle"
@@ -19,9 +20,10 @@ import (
 
 // scheduler lets one goroutine run at a time. It implements yield.Hook.
 type scheduler struct {
-	rnd   *rand.Rand
-	bytes *rand.ChaCha8 // what the rooms draw
-	mode  int
+	collecting atomic.Int32 // goroutines that wait for the garbage collector, and will go on
+	rnd        *rand.Rand
+	bytes      *rand.ChaCha8 // what the rooms draw
+	mode       int
 
 	mu     sync.Mutex // guards the fields up to the next blank line
 	parked []*parked
@@ -169,7 +171,7 @@ func (s *scheduler) quiesce() {
 	for quiet := 0; quiet < 2; {
 		runtime.Gosched()
 		metrics.Read(s.sample)
-		if s.sample[0].Value.Uint64() == 0 && s.sample[1].Value.Uint64() <= s.away {
+		if s.sample[0].Value.Uint64() == 0 && s.sample[1].Value.Uint64() <= s.away && s.collecting.Load() == 0 {
 			quiet++
 		} else {
 			quiet = 0

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
 	"github.com/holdfastdb/holdfast/yield"
@@ -32,10 +33,11 @@ type tape struct {
 	// Of the last disk that was made, by the same rule.
 	image [32]byte
 
-	mu   sync.Mutex
-	sum  hash.Hash
-	last *simfs.FS
-	made int
+	waits *atomic.Int32 // the scheduler's
+	mu    sync.Mutex
+	sum   hash.Hash
+	last  *simfs.FS
+	made  int
 }
 
 // gcEvery is how many disks are made until the garbage is collected. It is collected
@@ -47,8 +49,8 @@ const gcEvery = 8
 func under(seed uint64, f func() error) (*tape, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	t := &tape{sum: sha256.New()}
 	s := newScheduler(seed)
+	t := &tape{sum: sha256.New(), waits: &s.collecting}
 	yield.Set(s)
 	defer yield.Set(nil)
 	simfs.Watch(&simfs.Watcher{Made: t.disk, Before: point, After: t.call})
@@ -78,7 +80,9 @@ func (t *tape) disk(fs *simfs.FS) {
 	collect := t.made%gcEvery == 0
 	t.mu.Unlock()
 	if collect {
+		t.waits.Add(1) // who waits for it is not seen to run
 		runtime.GC()
+		t.waits.Add(-1)
 	}
 }
 
