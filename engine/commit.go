@@ -137,11 +137,24 @@ func (e *Engine) writable() error {
 }
 
 func readOnly(cause error) error {
+	if errors.Is(cause, ErrInDoubt) {
+		cause = decided{cause}
+	}
 	if errors.Is(cause, ErrReadOnly) {
 		return cause
 	}
 	return fmt.Errorf("%w: %w", ErrReadOnly, cause)
 }
+
+// decided is the cause of a refusal. What it left in doubt were others: nothing was
+// written of the call that is refused.
+type decided struct{ cause error }
+
+func (d decided) Error() string { return d.cause.Error() }
+func (d decided) Is(target error) bool {
+	return target != ErrInDoubt && target != wal.ErrInDoubt && errors.Is(d.cause, target)
+}
+func (d decided) As(target any) bool { return errors.As(d.cause, target) }
 
 // stall is where writers wait for the flusher.
 type stall struct {
