@@ -23,9 +23,18 @@ func TestLog_fullDisk(t *testing.T) {
 		return err
 	}
 	require.ErrorIs(t, fill(), ErrDiskFull)
+	u, err := fs.GetDiskUsage("db")
+	require.NoError(t, err)
+	require.Less(t, u.AvailBytes, uint64(firstSegmentBytes), "there was room for a smaller segment")
+	s.log.makeMu.Lock()
+	s.log.target = lastSegmentBytes
+	s.log.makeMu.Unlock()
 	for range 20 {
 		require.ErrorIs(t, fill(), ErrDiskFull)
 	}
+	s.log.makeMu.Lock()
+	require.EqualValues(t, firstSegmentBytes, s.log.target, "every try begins with what cannot be")
+	s.log.makeMu.Unlock()
 	fs.SetCapacity(capacity + firstSegmentBytes + 64<<10)
 	s.put(payload)
 	s.close()

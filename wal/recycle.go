@@ -140,6 +140,7 @@ func (l *Log) takeSpare(n int64, span bool) (*segment, error) {
 		l.target, l.lastShift = target, now
 		return s, nil
 	case isDiskFull(err):
+		l.target = min(l.target, least) // the next try begins with what might fit
 		l.mu.Lock()
 		l.metrics.DiskFull++
 		l.mu.Unlock()
