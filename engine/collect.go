@@ -44,9 +44,9 @@ const (
 	slackValues = 4
 )
 
-// runCollector works in turns: a full log and what died ask for a flush, packs with nothing in them
-// go, and the sparsest pack is rewritten while all take more than Options.SpaceAmp
-// times what is in them.
+// runCollector works in turns: a full log and what died ask for a flush, packs with
+// nothing in them go, and the sparsest pack is rewritten while all take more than
+// Options.SpaceAmp times what is in them.
 func (e *Engine) runCollector() {
 	var since time.Time     // when deaths that no flush has seen were first met
 	var retry time.Duration // zero, or when to try again what failed

@@ -36,12 +36,14 @@ func TestLarge_resident(t *testing.T) {
 	out, err := c.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, c.Start())
-	phases := make(chan string)
+	phases, said := make(chan string), ""
 	go func() {
 		defer close(phases)
 		for s := bufio.NewScanner(out); s.Scan(); {
 			if phase, ok := strings.CutPrefix(s.Text(), "phase "); ok {
 				phases <- phase
+			} else {
+				said += s.Text() + "\n"
 			}
 		}
 	}()
@@ -66,7 +68,7 @@ func TestLarge_resident(t *testing.T) {
 			look()
 		}
 	}
-	require.NoError(t, c.Wait())
+	require.NoError(t, c.Wait(), said)
 	require.Positive(t, base)
 	require.Len(t, peak, 6)
 	limit := small(Options{}).shares().mapped + 64<<20
@@ -86,7 +88,7 @@ func resident(pid int) (bytes int64) {
 }
 
 func largeChild(t *testing.T, dir string) {
-	size := largeMiB(t) << 20
+	size := max(largeMiB(t), 256) << 20 // a multiple of what is allowed
 	e, err := Open(dir, small(Options{}))
 	require.NoError(t, err)
 	phase := func(name string, f func()) {
