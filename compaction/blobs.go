@@ -27,6 +27,7 @@ type Blobs struct {
 	placed  []BlobAt // of commits above flushed, in their order
 	numbers []uint64 // commit numbers of placed
 	dead    []death  // by number
+	risen   []death  // above flushed, of blobs that a commit named again since
 	flushed uint64
 	live    int64 // bytes
 }
@@ -39,6 +40,7 @@ type packBlobs struct {
 type kept struct {
 	key    BlobKey
 	stored uint64
+	placed uint64 // the last commit that named it; zero: L3 had it
 }
 
 type death struct {
@@ -59,25 +61,28 @@ func (b *Blobs) Len() int { return len(b.byKey) }
 func (b *Blobs) Live() int64 { return b.live }
 
 // Load enters what L3 has.
-func (b *Blobs) Load(key BlobKey, at BlobAt, stored uint64) { b.enter(key, at, stored) }
+func (b *Blobs) Load(key BlobKey, at BlobAt, stored uint64) { b.enter(key, at, kept{key, stored, 0}) }
 
-// Put says that commit lsn let key name a blob.
+// Put says that commit lsn let key name a blob. A batch that is committed again lets
+// the key name one that may have died.
 func (b *Blobs) Put(key BlobKey, at BlobAt, stored, lsn uint64) {
 	if old, ok := b.byKey[key]; ok && old != at {
 		b.die(old, lsn)
 	}
 	if p := b.packs[at.Pack]; p != nil && p.kept[at.Offset].stored != 0 && b.byKey[key] != at {
-		// A batch that is applied again, after its blob died.
-		b.dead = slices.DeleteFunc(b.dead, func(d death) bool { return d.at == at })
+		if i := slices.IndexFunc(b.dead, func(d death) bool { return d.at == at }); i >= 0 {
+			b.risen = append(b.risen, b.dead[i])
+			b.dead = slices.Delete(b.dead, i, i+1)
+		}
 	}
-	b.enter(key, at, stored)
+	b.enter(key, at, kept{key, stored, lsn})
 	b.placed, b.numbers = append(b.placed, at), append(b.numbers, lsn)
 }
 
-func (b *Blobs) enter(key BlobKey, at BlobAt, stored uint64) {
+func (b *Blobs) enter(key BlobKey, at BlobAt, k kept) {
 	if b.byKey[key] != at {
 		b.byKey[key] = at
-		b.live += int64(stored)
+		b.live += int64(k.stored)
 	}
 	p := b.packs[at.Pack]
 	if p == nil {
@@ -85,10 +90,10 @@ func (b *Blobs) enter(key BlobKey, at BlobAt, stored uint64) {
 		b.packs[at.Pack] = p
 	}
 	if _, ok := p.kept[at.Offset]; !ok {
-		_, n := mmap.RewrittenBytes(stored)
+		_, n := mmap.RewrittenBytes(k.stored)
 		p.bytes += n
 	}
-	p.kept[at.Offset] = kept{key, stored}
+	p.kept[at.Offset] = k
 }
 
 // Delete says that commit lsn wrote something else to key.
@@ -120,11 +125,14 @@ func (b *Blobs) Unflushed() (n int64) {
 // Dead is how many blobs died and are kept.
 func (b *Blobs) Dead() int { return len(b.dead) }
 
-// Died lists what died above the last flush and through number last.
+// Died lists what died above the last flush and through number last, named again or not:
+// L3 hears of that from the cell.
 func (b *Blobs) Died(last uint64) (out []BlobAt) {
-	for _, d := range b.dead {
-		if d.lsn > b.flushed && d.lsn <= last {
-			out = append(out, d.at)
+	for _, deaths := range [...][]death{b.dead, b.risen} {
+		for _, d := range deaths {
+			if d.lsn > b.flushed && d.lsn <= last {
+				out = append(out, d.at)
+			}
 		}
 	}
 	return out
@@ -135,25 +143,24 @@ func (b *Blobs) Died(last uint64) (out []BlobAt) {
 func (b *Blobs) Flushed(last uint64, t Turnover) {
 	n := 0
 	for ; n < len(b.placed) && b.numbers[n] <= last; n++ {
-		// A range delete hid it before it came down.
-		if at := b.placed[n]; !t.set[at] {
-			b.hide(at, last)
-		}
+		b.hide(b.placed[n], last, t) // by a range delete, before it came down
 	}
 	b.placed, b.numbers = slices.Delete(b.placed, 0, n), slices.Delete(b.numbers, 0, n)
 	for _, at := range t.hidden {
-		b.hide(at, last)
+		b.hide(at, last, t)
 	}
+	b.risen = slices.DeleteFunc(b.risen, func(d death) bool { return d.lsn <= last })
 	b.flushed = last
 }
 
-// hide lets a blob die by a range delete at or below last, unless it died already.
-func (b *Blobs) hide(at BlobAt, last uint64) {
+// hide lets a blob die by a range delete at or below last, unless it died already or a
+// commit named it after the range delete: one of that flush, or one above it.
+func (b *Blobs) hide(at BlobAt, last uint64, t Turnover) {
 	p := b.packs[at.Pack]
-	if p == nil {
+	if p == nil || t.set[at] {
 		return
 	}
-	if k, ok := p.kept[at.Offset]; ok && b.byKey[k.key] == at {
+	if k, ok := p.kept[at.Offset]; ok && b.byKey[k.key] == at && k.placed <= last {
 		b.Delete(k.key, last)
 	}
 }

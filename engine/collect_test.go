@@ -81,6 +81,49 @@ func requireExact(t testing.TB, e *Engine) {
 	require.Equal(t, len(cells), e.Metrics().Collect.Keys)
 }
 
+// Goal (B1): a batch that is committed again, after a range delete took its large value,
+// keeps that value, whether the flush of the range delete has the second commit or not.
+func TestCollect_namedAgain(t *testing.T) {
+	for _, together := range []bool{true, false} {
+		t.Run(fmt.Sprintf("in one flush %t", together), func(t *testing.T) {
+			dir := t.TempDir()
+			e, err := Open(dir, collectOptions())
+			require.NoError(t, err)
+			defer e.Close()
+			want := blobValue(rand.New(rand.NewSource(1)), 256<<10)
+			b := e.NewBatch()
+			require.NoError(t, b.Put([]byte("k"), want))
+			commit := func() {
+				_, err := e.Apply(b)
+				require.NoError(t, err)
+			}
+			commit()
+			require.NoError(t, e.Flush(context.Background()))
+			require.NoError(t, e.DeleteRange([]byte("a"), []byte("z")))
+			if !together {
+				require.NoError(t, e.Flush(context.Background()))
+			}
+			commit()
+			b.Close()
+			require.NoError(t, e.Flush(context.Background()))
+			require.EqualValues(t, 1, e.Metrics().Collect.Keys)
+			requireExact(t, e)
+			// Garbage beside it, so that its pack is worth rewriting.
+			for range 40 {
+				require.NoError(t, e.Put([]byte("other"), blobValue(rand.New(rand.NewSource(2)), 256<<10)))
+			}
+			require.NoError(t, e.Delete([]byte("other")))
+			live := e.Metrics().Collect.Live
+			require.Greater(t, live, int64(256<<10))
+			require.NoError(t, e.Flush(context.Background()))
+			eventually(t, 10*time.Second, "collected", func() bool { return float64(packDisk(t, dir)) <= 1.5*float64(live)+1<<20 })
+			got, err := e.Get([]byte("k"))
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want, got))
+		})
+	}
+}
+
 // Goal: values that are overwritten again and again leave their room by themselves,
 // and every one that is still there reads right.
 func TestCollect_overwrites(t *testing.T) {
