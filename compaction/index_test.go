@@ -131,7 +131,7 @@ func TestIndex_damagedReference(t *testing.T) {
 	require.Empty(t, b.indexed())
 }
 
-// Goal: whichever read fails while a flush looks for what its range deletes hide, it
+// Goal: from whichever read on the disk fails while a flush looks for what its range deletes hide, it
 // says so with the cause in it and drops nothing from the index; so does a walk.
 func TestIndex_anyReadFails(t *testing.T) {
 	acts := map[string]func(b *bed) error{
@@ -165,7 +165,9 @@ func TestIndex_anyReadFails(t *testing.T) {
 					}
 					require.NoError(t, b.st.Close())
 					open(false) // nothing of it is cached
-					fault := fs.Inject(simfs.FailOnce(simfs.OpReads, "/l3/*.sst", nth, syscall.EIO))
+					// And all after it: storage reads in the background too, and a single fault
+					// might be met there.
+					fault := fs.Inject(simfs.FailFrom(simfs.OpReads, "/l3/*.sst", nth, syscall.EIO))
 					err := act(b)
 					fired = fault.Fired() > 0
 					fault.Remove()
