@@ -59,7 +59,7 @@ func TestFuzzRun_corpus(t *testing.T) {
 	for what, ops := range map[string][]int{
 		"put": {30}, "delete": {0, 1, 2}, "range delete": {3}, "batch": {4, 5, 6}, "get": {7, 8, 9, 10, 11, 12, 13},
 		"scan": {14, 15}, "open a snapshot": {16}, "read a snapshot": {17, 18}, "flush": {19},
-		"compact or sync": {20}, "reopen": {21},
+		"compact or sync": {20}, "reopen": {21}, "batch again": {22},
 	} {
 		reached := false
 		for _, op := range ops {

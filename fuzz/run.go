@@ -48,13 +48,14 @@ type Config struct {
 
 // run is one store beside its model.
 type run struct {
-	cfg   Config
-	src   Source
-	e     *engine.Engine
-	model oracle.Model
-	snaps []snap
-	step  int
-	lsn   uint64
+	cfg     Config
+	src     Source
+	e       *engine.Engine
+	model   oracle.Model
+	snaps   []snap
+	batches []*batch
+	step    int
+	lsn     uint64
 }
 
 type snap struct {
@@ -70,6 +71,7 @@ func Run(cfg Config) (err error) {
 		return err
 	}
 	defer func() {
+		r.closeBatches()
 		if cerr := r.e.Close(); err == nil {
 			err = cerr
 		}
@@ -145,6 +147,8 @@ func (r *run) one() error {
 		return r.e.DeleteRange([]byte(b.Lower), upper(b))
 	case 4, 5, 6:
 		return r.batch()
+	case 22:
+		return r.batchAgain()
 	case 7, 8, 9, 10, 11, 12, 13:
 		return r.get()
 	case 14, 15:
@@ -166,31 +170,6 @@ func (r *run) one() error {
 		}
 		return r.get()
 	}
-}
-
-func (r *run) batch() (err error) {
-	b := r.e.NewBatch()
-	defer b.Close()
-	for range 1 + r.src.IntN(10) {
-		switch k := r.key(); r.src.IntN(6) {
-		case 0:
-			r.model.Delete(k)
-			err = b.Delete([]byte(k))
-		case 1:
-			d := r.bounds()
-			r.model.DeleteRange(d)
-			err = b.DeleteRange([]byte(d.Lower), upper(d))
-		default:
-			v := r.value()
-			r.model.Put(k, v)
-			err = b.Put([]byte(k), []byte(v))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	r.lsn, err = r.e.Apply(b)
-	return err
 }
 
 func (r *run) get() error { return r.model.CheckGet(Store{r.e}, r.key()) }
@@ -240,6 +219,7 @@ func (r *run) reopen() error {
 		}
 	}
 	r.snaps = nil
+	r.closeBatches()
 	if err := r.e.Close(); err != nil {
 		return err
 	}

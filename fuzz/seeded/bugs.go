@@ -207,4 +207,14 @@ var Bugs = []Bug{
 		File: "compaction/index.go", From: "if g.Covers(key, math.MaxUint64) == cow.Hidden {", To: "if math.MaxInt8 < 0 && g.Covers(key, 0) == cow.Hidden {",
 		Pkg: "./engine", Run: "TestCollect",
 	},
+	{
+		Name: "named-again-dies", Like: "ours: a batch committed again after a range delete loses its large value",
+		File: "compaction/blobs.go", From: "b.byKey[k.key] == at && k.placed <= last {", To: "b.byKey[k.key] == at {",
+		Pkg: "./compaction", Run: "TestBlobs",
+	},
+	{
+		Name: "named-in-one-flush-dies", Like: "ours: the same, when both commits come down together",
+		File: "compaction/blobs.go", From: "if p == nil || t.set[at] {", To: "if p == nil {",
+		Pkg: "./fuzz", Run: "TestRun",
+	},
 }
