@@ -141,6 +141,10 @@ func (b *Blob) readPart(l *layout, w *window, p []byte, at uint64) (int, error) 
 		if err := b.frame(l, i, p[:n]); err != nil {
 			return 0, err
 		}
+	case b.ref.Codec == Raw && w != nil && w.isVerified(i) && !w.again(i):
+		if err := b.fetch(p[:n], blobHeaderLen+at); err != nil {
+			return 0, err
+		}
 	case b.ref.Codec == Raw && w != nil && b.s.windows.touch(w, i, int64(to-from)):
 		if err := b.verifyMapped(l, w, i); err != nil {
 			return 0, err

@@ -40,6 +40,17 @@ func (ws *windows) touch(w *window, i uint64, n int64) bool {
 	return ok
 }
 
+// again says whether a small read of frame i is worth making its pages resident: they
+// are, or it is not the first such read since the window was last given back. A page
+// fault costs more than two reads through the file, a resident page a third of one.
+func (w *window) again(i uint64) bool {
+	if w.isTouched(i) {
+		return true
+	}
+	bit := uint32(1) << (i % 32)
+	return w.seen[i/32].Or(bit)&bit != 0
+}
+
 // enter counts the whole of a window for a View or Bytes, which read it without
 // asking. Until exit it is not given back. It may pass the bound, for the
 // alternative is a copy that cannot be given back at all.
@@ -130,6 +141,7 @@ func (ws *windows) coolLocked(w *window) {
 	}
 	for i := range w.touched {
 		w.touched[i].Store(0)
+		w.seen[i].Store(0)
 	}
 	ws.warm -= w.warm
 	w.warm = 0

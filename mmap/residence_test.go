@@ -103,8 +103,10 @@ func TestBlob_Bytes_largerThanBound(t *testing.T) {
 	require.True(t, w.all.Load())
 
 	p := make([]byte, 100)
-	_, err = b.ReadAt(p, 1<<20)
-	require.NoError(t, err)
+	for range 2 {
+		_, err = b.ReadAt(p, 1<<20)
+		require.NoError(t, err)
+	}
 	require.EqualValues(t, defaultFrameBytes, s.Metrics().ResidentBytes)
 	first, err := b.Bytes()
 	require.NoError(t, err)
@@ -265,4 +267,33 @@ func TestStore_Write_fromCutMapping(t *testing.T) {
 		return err
 	})
 	require.ErrorIs(t, err, ErrCorrupt)
+}
+
+// Goal: a small read of a frame that was verified and given back goes through the file;
+// a second one makes the frame resident.
+func TestBlob_ReadAt_again(t *testing.T) {
+	s, _ := disk(t, func(o *Options) { o.Compression, o.FrameBytes = None, 32<<10 })
+	v := value("random", 1<<20)
+	ref := put(t, s, v)
+	require.NoError(t, s.Sync())
+	b, err := s.Open(ref)
+	require.NoError(t, err)
+	defer b.Close()
+	p := make([]byte, 1000)
+	read := func(off int) int64 {
+		t.Helper()
+		n, err := b.ReadAt(p, int64(off))
+		require.NoError(t, err)
+		require.Equal(t, v[off:off+n], p)
+		return s.Metrics().ResidentBytes
+	}
+	require.EqualValues(t, 32<<10, read(5), "not verified before: the whole frame is looked at")
+	ws := &s.windows
+	ws.mu.Lock()
+	ws.coolLocked(b.win.Load())
+	ws.mu.Unlock()
+	require.Zero(t, read(7))
+	require.EqualValues(t, 32<<10, read(9))
+	require.EqualValues(t, 32<<10, read(5))
+	require.EqualValues(t, 64<<10, read(40<<10))
 }

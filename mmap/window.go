@@ -20,6 +20,7 @@ type window struct {
 	// touched has a bit for each frame that counts as resident. It is read
 	// without a lock and changed under windows.mu, with warm.
 	touched []atomic.Uint32
+	seen    []atomic.Uint32 // frames that a small read had since; see again
 
 	// Guarded by windows.mu.
 	pins   int
@@ -35,7 +36,7 @@ func newWindow(r Ref, region, blob []byte, l *layout) *window {
 	words := (len(l.sums) + 31) / 32
 	return &window{
 		key: windowKey{r.Pack, r.Offset}, ref: r, region: region, blob: blob, layout: l,
-		verified: make([]atomic.Uint32, words), touched: make([]atomic.Uint32, words),
+		verified: make([]atomic.Uint32, words), touched: make([]atomic.Uint32, words), seen: make([]atomic.Uint32, words),
 	}
 }
 
