@@ -12,7 +12,9 @@ import (
 	"github.com/holdfastdb/holdfast/cow"
 )
 
-// Compact flushes, and lets L3 rewrite itself into as few tables as it can.
+// Compact flushes, lets L3 rewrite itself into as few tables as it can, and gives back
+// what large values that died have left in the packs, beyond Options.SpaceAmp. What a
+// snapshot can still read stays. Nobody has to call it.
 func (e *Engine) Compact(ctx context.Context) error {
 	if err := hasContext("Compact", ctx); err != nil {
 		return err
@@ -24,7 +26,10 @@ func (e *Engine) Compact(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer e.gate.leave(0)
-	return door(e.store.Compact(ctx))
+	if err := e.store.Compact(ctx); err != nil {
+		return door(err)
+	}
+	return e.collectAll(ctx)
 }
 
 // DurableLSN is the number at or below which every commit survives a power cut.

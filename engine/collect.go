@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -144,6 +145,20 @@ func (e *Engine) collectOne() (more bool, err error) {
 		}
 	}
 	return true, e.tell(victim.Num, e.rewritePack(victim))
+}
+
+// collectAll removes and rewrites packs until none is worth it.
+func (e *Engine) collectAll(ctx context.Context) error {
+	for more := true; more; {
+		if err := errors.Join(ctx.Err(), e.writable()); err != nil {
+			return e.closedOr(err)
+		}
+		var err error
+		if more, err = e.collectOne(); err != nil {
+			return e.closedOr(door(err))
+		}
+	}
+	return nil
 }
 
 // tell logs what kept a pack from being collected. It is not tried again before a

@@ -124,6 +124,37 @@ func TestCollect_namedAgain(t *testing.T) {
 	}
 }
 
+// Goal: Compact gives back at once what the collector would in its own time: whole packs
+// and the garbage in others; what a snapshot reads stays.
+func TestCollect_compact(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, collectOptions())
+	require.NoError(t, err)
+	defer e.Close()
+	ctx := context.Background()
+	want := blobValue(rand.New(rand.NewSource(1)), 256<<10)
+	require.NoError(t, e.Put([]byte("kept"), want))
+	for range 40 {
+		require.NoError(t, e.Put([]byte("gone"), blobValue(rand.New(rand.NewSource(2)), 256<<10)))
+	}
+	s, err := e.Snapshot()
+	require.NoError(t, err)
+	require.NoError(t, e.Delete([]byte("gone")))
+	require.NoError(t, e.Compact(ctx))
+	_, err = s.Get([]byte("gone"))
+	require.NoError(t, err)
+	require.Greater(t, packDisk(t, dir), int64(512<<10))
+	require.NoError(t, s.Close())
+	require.NoError(t, e.Compact(ctx))
+	require.Less(t, packDisk(t, dir), int64(512<<10))
+	got, err := e.Get([]byte("kept"))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, got))
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	require.ErrorIs(t, e.collectAll(canceled), context.Canceled)
+}
+
 // Goal: values that are overwritten again and again leave their room by themselves,
 // and every one that is still there reads right.
 func TestCollect_overwrites(t *testing.T) {

@@ -111,7 +111,7 @@ func everyCommand(dir string) (creating, others [][]string) {
 		{"import", "tree", "-d", dir, "testdata"},
 	}
 	others = [][]string{
-		{"get", "-d", dir, "k"}, {"del", "-d", dir, "k"}, {"scan", "-d", dir}, {"stat", "-d", dir},
+		{"get", "-d", dir, "k"}, {"del", "-d", dir, "k"}, {"scan", "-d", dir}, {"compact", "-d", dir}, {"stat", "-d", dir},
 		{"stat", "-d", dir, "k"}, {"check", "-d", dir}, {"export", "jsonl", "-d", dir},
 		{"export", "tree", "-d", dir, filepath.Join(os.TempDir(), "holdfast-never-made")},
 	}
@@ -199,7 +199,7 @@ func TestExecute_jsonErrors(t *testing.T) {
 func TestExecute_help(t *testing.T) {
 	require.Contains(t, ok(t), "Exit codes:")
 	require.Contains(t, ok(t, "--help"), "locked")
-	for _, c := range []string{"demo", "put", "get", "del", "scan", "import tree", "import jsonl", "import csv", "export jsonl", "export tree", "stat", "check"} {
+	for _, c := range []string{"demo", "put", "get", "del", "scan", "import tree", "import jsonl", "import csv", "export jsonl", "export tree", "stat", "check", "compact"} {
 		help := ok(t, append(strings.Fields(c), "--help")...)
 		require.Contains(t, help, "Examples:", c)
 		require.Contains(t, help, "holdfast "+strings.Fields(c)[0], c)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/engine"
 )
 
 // Goal: what put takes, get gives, byte for byte.
@@ -90,6 +92,25 @@ func TestDel(t *testing.T) {
 	require.Equal(t, "a/2 c/2", left())
 	require.JSONEq(t, `{"lsn":11}`, ok(t, "del", "-d", dir, "--all", "--json"))
 	require.Equal(t, "", left())
+}
+
+// Goal: compact gives back the space of a large value that was deleted, and what is left
+// reads right.
+func TestCompact(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	value := string(noise(8 << 20))
+	e, err := engine.Open(dir, nil)
+	require.NoError(t, err)
+	require.NoError(t, e.Put([]byte("gone"), []byte(value)))
+	require.NoError(t, e.Put([]byte("kept"), []byte(value)))
+	require.NoError(t, e.Delete([]byte("gone")))
+	require.NoError(t, e.Close())
+	var is struct{ Before, After int64 }
+	require.NoError(t, json.Unmarshal([]byte(ok(t, "compact", "-d", dir, "--json")), &is))
+	require.Greater(t, is.Before, int64(16<<20))
+	require.Less(t, is.After, is.Before-7<<20)
+	require.True(t, value == ok(t, "get", "-d", dir, "kept"))
+	require.Contains(t, ok(t, "compact", "-d", dir), "on disk")
 }
 
 // Goal: scan honours every bound, and its text is one line per key whatever is in
