@@ -15,11 +15,13 @@ import (
 // blobs is the account of large values, which every commit and flush goes through, so
 // that each overwrite and delete is counted against its pack at once.
 type blobs struct {
-	first func()      // called when there is something to collect, where there was nothing
+	look  func()      // wakes the collector
+	every int64       // bytes of large values between two looks; ticks are too rare in a storm
 	some  atomic.Bool // some key named a blob; a store without large values pays nothing else
 
 	mu     sync.Mutex
 	acc    *compaction.Blobs // set once by Open; nil if read-only
+	came   int64             // bytes of large values since the last look
 	ranged uint64            // number of a range delete that no flush has seen yet; zero: none
 }
 
@@ -59,8 +61,9 @@ func (b *blobs) count(hash uint64, o op, lsn uint64) error {
 	defer b.mu.Unlock()
 	was := b.acc.Dead()
 	defer func() {
-		if was == 0 && b.acc.Dead() > 0 {
-			b.first()
+		if dead := b.acc.Dead(); dead > 0 && (was == 0 || b.came >= b.every) {
+			b.came = 0
+			b.look()
 		}
 	}()
 	if o.kind != cow.Blob {
@@ -73,6 +76,7 @@ func (b *blobs) count(hash uint64, o op, lsn uint64) error {
 	}
 	b.acc.Put(key, compaction.BlobAt{Pack: r.Pack, Offset: r.Offset}, r.Stored, lsn)
 	b.some.Store(true)
+	b.came += int64(r.Stored)
 	return nil
 }
 
@@ -84,7 +88,7 @@ func (b *blobs) countRange(lsn uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ranged = lsn
-	b.first()
+	b.look()
 }
 
 // waiting says whether something died that is not collected yet, and how much of it

@@ -17,6 +17,7 @@ import (
 type collector struct {
 	work    chan struct{}   // one token: something came down, or logFull
 	logFull atomic.Bool     // the log had no room for a commit
+	behind  atomic.Bool     // large values wait; see noteGarbage
 	skip    map[uint64]bool // packs that could not be collected; the holder of collecting's
 	stats   CollectMetrics  // guarded by blobs.mu
 }
@@ -36,8 +37,8 @@ func (c *collector) kick() {
 const (
 	collectEvery = 250 * time.Millisecond
 	collectRetry = 16 * time.Second // at most, while the disk is full
-	// A death that is only in memory keeps its bytes on disk: so much of it, or
-	// some of it for so long, asks for a flush.
+	// A death that is only in memory keeps its bytes on disk: so much of it, a quarter
+	// of MemoryBudget at most, or some of it for so long, asks for a flush.
 	unflushedBytes = 64 << 20
 	unflushedFor   = 2 * time.Second
 	// slackValues is how many of the least large values may be garbage before a
@@ -47,26 +48,28 @@ const (
 
 // runCollector works in turns: a full log and what died ask for a flush, packs with
 // nothing in them go, and the sparsest pack is rewritten while all take more than
-// Options.SpaceAmp times what is in them.
+// Options.SpaceAmp times what is in them. Each turn asks anew what a flush would make
+// collectable: the sparsest pack of an old account is not worth rewriting.
 func (e *Engine) runCollector() {
 	var since time.Time     // when deaths that no flush has seen were first met
 	var retry time.Duration // zero, or when to try again what failed
-	for e.awaitCollect(retry) {
+	for did := nothing; did != nothing && e.life.Err() == nil || e.awaitCollect(retry); {
 		yield.Point("collect.turn")
 		if e.collector.logFull.Swap(false) {
 			e.freeze()
 		}
 		since = e.flushDeaths(since)
-		for e.life.Err() == nil && e.writable() == nil { // a disk that failed is not written to (I9)
-			began := yield.Now()
-			more, err := e.collectOne()
-			if err != nil { // it is told; the disk may be full
-				retry = min(max(2*retry, collectEvery), collectRetry)
-				break
-			}
-			if retry = 0; !more {
-				break
-			}
+		if did = nothing; e.writable() != nil { // a disk that failed is not written to (I9)
+			continue
+		}
+		began := yield.Now()
+		var err error
+		if did, err = e.collectOne(); err != nil { // it is told; the disk may be full
+			did, retry = nothing, min(max(2*retry, collectEvery), collectRetry)
+			e.noteGarbage(0, 0) // who waits hears from the disk itself
+			continue
+		}
+		if retry = 0; did == rewrote && !e.collector.behind.Load() {
 			// Half of the disk's time at most, so that the foreground keeps its own.
 			select {
 			case <-yield.NewTimer(min(yield.Now().Sub(began), time.Second)).C:
@@ -109,7 +112,7 @@ func (e *Engine) flushDeaths(since time.Time) time.Time {
 	case since.IsZero():
 		since = yield.Now()
 	}
-	if n < unflushedBytes && yield.Now().Sub(since) < unflushedFor || e.writable() != nil {
+	if n < min(unflushedBytes, e.opts.MemoryBudget/4) && yield.Now().Sub(since) < unflushedFor || e.writable() != nil {
 		return since
 	}
 	if e.freeze() {
@@ -118,17 +121,26 @@ func (e *Engine) flushDeaths(since time.Time) time.Time {
 	return since
 }
 
-// collectOne removes or rewrites one pack. False: there is nothing to do now.
-func (e *Engine) collectOne() (more bool, err error) {
+// collectedOne is what a turn of the collector did.
+type collectedOne uint8
+
+const (
+	nothing collectedOne = iota // there is nothing to do now
+	removed
+	rewrote
+)
+
+// collectOne removes or rewrites one pack.
+func (e *Engine) collectOne() (did collectedOne, err error) {
 	e.collecting.Lock() // not beside a checkpoint, which links what it names
 	defer e.collecting.Unlock()
 	packs, err := e.weigh()
 	if err != nil {
-		return false, err
+		return nothing, err
 	}
 	for _, p := range packs {
 		if p.Kept == 0 && p.sealed {
-			return true, e.tell(p.Num, e.removePack(p.Pack))
+			return removed, e.tell(p.Num, e.removePack(p.Pack))
 		}
 	}
 	all := make([]compaction.Pack, len(packs))
@@ -137,28 +149,26 @@ func (e *Engine) collectOne() (more bool, err error) {
 	}
 	victim, ok := compaction.Victim(all, e.opts.SpaceAmp, slackValues*int64(e.opts.LargeValue))
 	if !ok {
-		return false, nil
+		return nothing, nil
 	}
 	for _, p := range packs {
 		if p.Num == victim.Num && !p.sealed {
-			return true, e.packs.Seal()
+			return rewrote, e.packs.Seal()
 		}
 	}
-	return true, e.tell(victim.Num, e.rewritePack(victim))
+	return rewrote, e.tell(victim.Num, e.rewritePack(victim))
 }
 
 // collectAll removes and rewrites packs until none is worth it.
 func (e *Engine) collectAll(ctx context.Context) error {
-	for more := true; more; {
+	for {
 		if err := errors.Join(ctx.Err(), e.writable()); err != nil {
 			return e.closedOr(err)
 		}
-		var err error
-		if more, err = e.collectOne(); err != nil {
+		if did, err := e.collectOne(); err != nil || did == nothing {
 			return e.closedOr(door(err))
 		}
 	}
-	return nil
 }
 
 // tell logs what kept a pack from being collected. It is not tried again before a
@@ -218,12 +228,34 @@ func (e *Engine) weigh() ([]weighed, error) {
 	defer b.mu.Unlock()
 	b.acc.Collect(oldest)
 	out := make([]weighed, 0, len(infos))
+	garbage := b.acc.Unflushed()
 	for _, i := range infos {
 		if i.Pending == 0 && !e.collector.skip[i.Num] {
-			out = append(out, weighed{compaction.Pack{Num: i.Num, Bytes: i.Bytes, Kept: b.acc.KeptBytes(i.Num)}, i.Sealed})
+			w := weighed{compaction.Pack{Num: i.Num, Bytes: i.Bytes, Kept: b.acc.KeptBytes(i.Num)}, i.Sealed}
+			garbage += w.Bytes - w.Kept
+			out = append(out, w)
 		}
 	}
+	e.noteGarbage(garbage, b.acc.Live())
 	return out, nil
+}
+
+// noteGarbage holds large values up when there is more garbage beside so many live bytes
+// than the collector can have left behind by choice: they come faster than it clears
+// (I10). Below MemoryBudget it is not worth a wait.
+func (e *Engine) noteGarbage(garbage, live int64) {
+	behind := float64(garbage) > max(2*e.opts.SpaceAmp*float64(live), float64(e.opts.MemoryBudget))
+	if e.collector.behind.Swap(behind) && !behind {
+		e.stall.wake()
+	}
+}
+
+// awaitRoom waits while the collector is behind.
+func (e *Engine) awaitRoom(ctx context.Context) error {
+	if !e.collector.behind.Load() {
+		return nil
+	}
+	return e.waitStall(ctx, &e.collector.behind, "the collector of dead large values is behind")
 }
 
 // removePack unlinks a pack that nothing names (I7).

@@ -155,6 +155,52 @@ func TestCollect_compact(t *testing.T) {
 	require.ErrorIs(t, e.collectAll(canceled), context.Canceled)
 }
 
+// Goal (I10): writers that make garbage faster than it is collected wait for the
+// collector, so that the packs never take a multiple of what they may.
+func TestCollect_holdsWriters(t *testing.T) {
+	dir := t.TempDir()
+	o := collectOptions()
+	o.MemoryBudget = 16 << 20
+	e, err := Open(dir, o)
+	require.NoError(t, err)
+	defer e.Close()
+	rnd := rand.New(rand.NewSource(1))
+	const live = 8 << 20
+	most := int64(0)
+	for i := range 1500 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%d", i%8), blobValue(rnd, live/8)))
+		if i%20 == 0 {
+			most = max(most, packDisk(t, dir))
+		}
+	}
+	// What is live, garbage up to the bound, and as much again of a rewrite under way
+	// and of what died since the collector looked.
+	const bound = int64(live + 2*13*live/10)
+	t.Logf("%d MiB at most, the bound is %d", most>>20, bound>>20)
+	require.Less(t, most, 2*bound)
+	require.Positive(t, e.Metrics().Stall.Count)
+}
+
+// Goal: a large value that waits for the collector goes on when there is room, and gets
+// ErrBusy after StallLimit; small ones do not wait.
+func TestCollect_stall(t *testing.T) {
+	o := collectOptions()
+	o.StallLimit = 50 * time.Millisecond
+	e, err := Open(t.TempDir(), o)
+	require.NoError(t, err)
+	defer e.Close()
+	value := make([]byte, 8<<10)
+	e.noteGarbage(o.MemoryBudget+1, o.MemoryBudget) // many times less than what is live
+	require.NoError(t, e.Put([]byte("k"), value))
+	e.noteGarbage(o.MemoryBudget+1, 1)
+	require.ErrorIs(t, e.Put([]byte("k"), value), ErrBusy)
+	_, err = e.Create(context.Background(), []byte("k"))
+	require.ErrorIs(t, err, ErrBusy)
+	require.NoError(t, e.Put([]byte("k"), value[:100]))
+	e.noteGarbage(0, 0)
+	require.NoError(t, e.Put([]byte("k"), value))
+}
+
 // Goal: values that are overwritten again and again leave their room by themselves,
 // and every one that is still there reads right.
 func TestCollect_overwrites(t *testing.T) {

@@ -115,7 +115,7 @@ func (e *Engine) admit(ctx context.Context, b *Batch) error {
 	if !e.stall.on.Load() {
 		return nil
 	}
-	return e.waitStall(ctx)
+	return e.waitStall(ctx, &e.stall.on, "flushes are behind")
 }
 
 // writable is nil, or why nothing can be written until a reopen. L3 is asked, too: a
@@ -184,7 +184,9 @@ func (s *stall) wake() {
 	}
 }
 
-func (e *Engine) waitStall(ctx context.Context) error {
+// waitStall waits while on is set, at most Options.StallLimit. Who clears it calls
+// stall.wake.
+func (e *Engine) waitStall(ctx context.Context, on *atomic.Bool, why string) error {
 	began := time.Now()
 	limit := yield.NewTimer(e.opts.StallLimit)
 	defer limit.Stop()
@@ -201,13 +203,13 @@ func (e *Engine) waitStall(ctx context.Context) error {
 		if err := e.writable(); err != nil {
 			return err
 		}
-		if !e.stall.on.Load() {
+		if !on.Load() {
 			return nil
 		}
 		select {
 		case <-woken:
 		case <-limit.C:
-			return fmt.Errorf("%w: flushes are behind for %v", ErrBusy, e.opts.StallLimit)
+			return fmt.Errorf("%w: %s for %v", ErrBusy, why, e.opts.StallLimit)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 		case <-e.life.Done():

@@ -297,7 +297,7 @@ func (e *Engine) recover(st wal.State, mark storage.Watermark) (*wal.Recovery, e
 	e.generation = mark.Generation
 	e.flusher.init(mark.LSN)
 	e.collector.init()
-	e.blobs.first = e.collector.kick
+	e.blobs.look, e.blobs.every = e.collector.kick, e.opts.MemoryBudget/8
 	e.clock.Publish(mark.LSN)
 	e.view.Store(&view{
 		active:  cow.NewGeneration(&e.clock, cow.Shape{Shards: 16}),

@@ -91,7 +91,8 @@ type Options struct {
 	// means less disk and more writing. Zero is 1.3, the least 1.05. Garbage
 	// of less than four times LargeValue is let be.
 	SpaceAmp float64
-	// StallLimit is how long a write may wait for a flush before it gets ErrBusy.
+	// StallLimit is how long a write may wait for a flush, and a large value for the
+	// space of dead ones to be given back, before it gets ErrBusy.
 	// Zero is 30 s.
 	StallLimit time.Duration
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"hash/maphash"
 	"sync/atomic"
@@ -305,6 +306,9 @@ func (e *Engine) writeBlob(value []byte) ([]byte, error) {
 		return nil, e.closedOr(ErrReadOnly)
 	}
 	if err := e.writable(); err != nil {
+		return nil, err
+	}
+	if err := e.awaitRoom(context.Background()); err != nil {
 		return nil, err
 	}
 	// Before a byte of it is written: what a refused put leaves in a pack stays

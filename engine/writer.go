@@ -47,6 +47,9 @@ func (e *Engine) Create(ctx context.Context, key []byte) (*Writer, error) {
 	if err := w.ready(0); err != nil {
 		return nil, err
 	}
+	if err := e.awaitRoom(ctx); err != nil {
+		return nil, err
+	}
 	return w, nil
 }
 
