@@ -36,7 +36,7 @@ check: ## formatting, vet, dependencies between rooms
 	$(GO) test -count=1 -run TestDependencies .
 	$(GO) mod verify >/dev/null
 
-seeded: ## 39 known bugs, one at a time: each must be caught
+seeded: ## 41 known bugs, one at a time: each must be caught
 	HOLDFAST_SEEDED=all $(GO) test -count=1 -timeout 30m -v -run 'areCaught|replay' ./fuzz/seeded | grep -v '^=== '
 
 torture: ## every way to hurt a store, MINUTES long from SEED on (make torture MINUTES=30); ONLY="a,b": those runners
@@ -53,6 +53,7 @@ gate: ## the proofs that every change passes, at the counts of docs/RELIABILITY.
 	$(PROVE) ./fuzz/live -run 'TestLinear|TestCoherence_engine'
 	$(PROVE) ./fuzz/simfs -run TestExt4 -ext4.traces 1000
 	$(PROVE) -tags schedule ./fuzz/schedule
+	$(PROVE) -tags schedule ./engine -run TestChosen
 	$(PROVE) -tags schedule ./fuzz/live -cases 20
 
 schedule: ## orders of goroutines made from a seed (make schedule CASES=1000 SEED=1)

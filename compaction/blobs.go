@@ -104,14 +104,22 @@ func (b *Blobs) Delete(key BlobKey, lsn uint64) {
 	}
 }
 
-func (b *Blobs) die(at BlobAt, lsn uint64) {
+func (b *Blobs) die(at BlobAt, lsn uint64) { b.bury(lsn, b.death(at, lsn)) }
+
+// death takes a blob out of what is live.
+func (b *Blobs) death(at BlobAt, lsn uint64) death {
 	d := death{lsn, at, b.packs[at.Pack].kept[at.Offset].stored}
 	b.live -= int64(d.stored)
+	return d
+}
+
+// bury enters deaths that are all of commit lsn.
+func (b *Blobs) bury(lsn uint64, deaths ...death) {
 	i := len(b.dead)
 	for i > 0 && b.dead[i-1].lsn > lsn {
 		i--
 	}
-	b.dead = slices.Insert(b.dead, i, d)
+	b.dead = slices.Insert(b.dead, i, deaths...)
 }
 
 // Unflushed is how many bytes died that only a flush makes collectable.
@@ -142,27 +150,31 @@ func (b *Blobs) Died(last uint64) (out []BlobAt) {
 // came back from that flush.
 func (b *Blobs) Flushed(last uint64, t Turnover) {
 	n := 0
+	var hidden []death // merged at once: thousands may have died in later commits
 	for ; n < len(b.placed) && b.numbers[n] <= last; n++ {
-		b.hide(b.placed[n], last, t) // by a range delete, before it came down
+		hidden = b.hide(hidden, b.placed[n], last, t) // by a range delete, before it came down
 	}
 	b.placed, b.numbers = slices.Delete(b.placed, 0, n), slices.Delete(b.numbers, 0, n)
 	for _, at := range t.hidden {
-		b.hide(at, last, t)
+		hidden = b.hide(hidden, at, last, t)
 	}
+	b.bury(last, hidden...)
 	b.risen = slices.DeleteFunc(b.risen, func(d death) bool { return d.lsn <= last })
 	b.flushed = last
 }
 
 // hide lets a blob die by a range delete at or below last, unless it died already or a
 // commit named it after the range delete: one of that flush, or one above it.
-func (b *Blobs) hide(at BlobAt, last uint64, t Turnover) {
+func (b *Blobs) hide(hidden []death, at BlobAt, last uint64, t Turnover) []death {
 	p := b.packs[at.Pack]
 	if p == nil || t.set[at] {
-		return
+		return hidden
 	}
 	if k, ok := p.kept[at.Offset]; ok && b.byKey[k.key] == at && k.placed <= last {
-		b.Delete(k.key, last)
+		delete(b.byKey, k.key)
+		hidden = append(hidden, b.death(at, last))
 	}
+	return hidden
 }
 
 // Collect forgets what died and cannot be read any more: oldest is the lowest number

@@ -78,7 +78,7 @@ func (b *Batch) Put(key, value []byte) error {
 	if int64(len(value)) > MaxValue {
 		return b.refuse(fmt.Errorf("%w: value of %d bytes, at most %d", ErrTooLarge, len(value), int64(MaxValue)))
 	}
-	b.puts = true
+	b.puts, b.applied = true, false
 	if len(value) < b.e.opts.LargeValue {
 		return b.point(cow.Value, key, value)
 	}

@@ -15,16 +15,16 @@ import (
 // collector is the one goroutine that gives space back: that of dead blobs, and that of
 // the log when it found no more.
 type collector struct {
-	work    chan struct{}   // one token: something came down, or logFull
-	logFull atomic.Bool     // the log had no room for a commit
-	behind  atomic.Bool     // large values wait; see noteGarbage
-	skip    map[uint64]bool // packs that could not be collected; the holder of collecting's
-	stats   CollectMetrics  // guarded by blobs.mu
+	work    chan struct{}        // one token: something came down, or logFull
+	logFull atomic.Bool          // the log had no room for a commit
+	behind  atomic.Bool          // large values wait; see noteGarbage
+	skip    map[uint64]time.Time // packs that could not be collected, until then; the holder of collecting's
+	stats   CollectMetrics       // guarded by blobs.mu
 }
 
 func (c *collector) init() {
 	c.work = make(chan struct{}, 1)
-	c.skip = make(map[uint64]bool)
+	c.skip = make(map[uint64]time.Time)
 }
 
 func (c *collector) kick() {
@@ -37,6 +37,8 @@ func (c *collector) kick() {
 const (
 	collectEvery = 250 * time.Millisecond
 	collectRetry = 16 * time.Second // at most, while the disk is full
+	skipFor      = time.Minute      // a pack that could not be read or written
+	skipForGood  = 100 * 365 * 24 * time.Hour
 	// A death that is only in memory keeps its bytes on disk: so much of it, a quarter
 	// of MemoryBudget at most, or some of it for so long, asks for a flush.
 	unflushedBytes = 64 << 20
@@ -53,22 +55,25 @@ const (
 func (e *Engine) runCollector() {
 	var since time.Time     // when deaths that no flush has seen were first met
 	var retry time.Duration // zero, or when to try again what failed
-	for did := nothing; did != nothing && e.life.Err() == nil || e.awaitCollect(retry); {
+	for more := false; more && e.life.Err() == nil || e.awaitCollect(retry); {
 		yield.Point("collect.turn")
 		if e.collector.logFull.Swap(false) {
 			e.freeze()
 		}
 		since = e.flushDeaths(since)
-		if did = nothing; e.writable() != nil { // a disk that failed is not written to (I9)
+		if more = false; e.writable() != nil { // a disk that failed is not written to (I9)
 			continue
 		}
 		began := yield.Now()
-		var err error
-		if did, err = e.collectOne(); err != nil { // it is told; the disk may be full
-			did, retry = nothing, min(max(2*retry, collectEvery), collectRetry)
+		e.collecting.Lock() // not beside a checkpoint, which links what it names
+		did, err := e.collectOne()
+		e.collecting.Unlock()
+		if err != nil { // it is told; the disk may be full
+			retry = min(max(2*retry, collectEvery), collectRetry)
 			e.noteGarbage(0, 0) // who waits hears from the disk itself
 			continue
 		}
+		more = did != nothing
 		if retry = 0; did == rewrote && !e.collector.behind.Load() {
 			// Half of the disk's time at most, so that the foreground keeps its own.
 			select {
@@ -130,14 +135,9 @@ const (
 	rewrote
 )
 
-// collectOne removes or rewrites one pack.
+// collectOne removes or rewrites one pack. The caller holds collecting.
 func (e *Engine) collectOne() (did collectedOne, err error) {
-	e.collecting.Lock() // not beside a checkpoint, which links what it names
-	defer e.collecting.Unlock()
-	packs, err := e.weigh()
-	if err != nil {
-		return nothing, err
-	}
+	packs := e.weigh()
 	for _, p := range packs {
 		if p.Kept == 0 && p.sealed {
 			return removed, e.tell(p.Num, e.removePack(p.Pack))
@@ -153,33 +153,59 @@ func (e *Engine) collectOne() (did collectedOne, err error) {
 	}
 	for _, p := range packs {
 		if p.Num == victim.Num && !p.sealed {
-			return rewrote, e.packs.Seal()
+			return rewrote, e.tell(victim.Num, e.packs.Seal())
 		}
 	}
 	return rewrote, e.tell(victim.Num, e.rewritePack(victim))
 }
 
-// collectAll removes and rewrites packs until none is worth it.
+// collectAll removes and rewrites packs until none is worth it. A pack that cannot be
+// collected keeps no other.
 func (e *Engine) collectAll(ctx context.Context) error {
-	for {
-		if err := errors.Join(ctx.Err(), e.writable()); err != nil {
-			return e.closedOr(err)
+	for !e.collecting.TryLock() { // a checkpoint may hold it for long
+		select {
+		case <-yield.NewTimer(behindPoll).C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.life.Done():
+			return ErrClosed
 		}
-		if did, err := e.collectOne(); err != nil || did == nothing {
-			return e.closedOr(door(err))
+	}
+	defer e.collecting.Unlock()
+	var failed []error
+	for {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case e.life.Err() != nil:
+			return ErrClosed
+		case e.writable() != nil:
+			return e.writable()
+		}
+		did, err := e.collectOne()
+		if err != nil {
+			failed = append(failed, door(err))
+		}
+		if did == nothing || errors.Is(err, ErrDiskFull) {
+			return errors.Join(failed...)
 		}
 	}
 }
 
-// tell logs what kept a pack from being collected. It is not tried again before a
-// reopen, unless for want of room.
+// tell logs what kept a pack from being collected. One that is damaged is not tried again
+// before a reopen, any other in a while; for want of room, as soon as there may be some.
 func (e *Engine) tell(pack uint64, err error) error {
 	if err == nil || e.life.Err() != nil {
 		return err
 	}
 	e.logger.Warn("a pack is not collected", "pack", pack, "error", err)
-	if !errors.Is(err, mmap.ErrDiskFull) {
-		e.collector.skip[pack] = true
+	err = e.packFailed(err)
+	switch {
+	case errors.Is(err, ErrDiskFull):
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrForeign), errors.Is(err, ErrVersion):
+		e.collector.skip[pack] = yield.Now().Add(skipForGood)
+	default:
+		e.collector.skip[pack] = yield.Now().Add(skipFor)
 	}
 	return err
 }
@@ -193,15 +219,11 @@ func (e *Engine) removeOrphans() {
 	defer e.collecting.Unlock()
 	if len(e.found.Lost) > 0 {
 		for _, num := range e.packs.Packs() {
-			e.collector.skip[num] = true
+			e.collector.skip[num] = yield.Now().Add(skipForGood)
 		}
 		return
 	}
-	packs, err := e.weigh()
-	if err != nil {
-		e.logger.Warn("packs that nothing names stay", "error", err)
-	}
-	for _, p := range packs {
+	for _, p := range e.weigh() {
 		if p.Kept == 0 && p.sealed {
 			_ = e.tell(p.Num, e.removePack(p.Pack)) // told
 		}
@@ -214,30 +236,29 @@ type weighed struct {
 }
 
 // weigh lists the packs that no batch or writer under way names.
-func (e *Engine) weigh() ([]weighed, error) {
+func (e *Engine) weigh() []weighed {
 	// Order: sizes, then what is kept, so that a blob that is counted as taking room
 	// and was committed since is counted as kept, too. One that is not committed yet
 	// holds its pack pending.
-	infos, err := e.packs.PackInfos()
-	if err != nil {
-		return nil, err
-	}
-	oldest := e.clock.Oldest()
+	infos := e.packs.PackInfos()
+	yield.Point("collect.weigh")
 	b := &e.blobs
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.acc.Collect(oldest)
+	// Order (I7): the account, then the snapshots. Between a look at the snapshots and
+	// the lock one could begin, and a commit and its flush replace what it reads.
+	b.acc.Collect(e.clock.Oldest())
 	out := make([]weighed, 0, len(infos))
-	garbage := b.acc.Unflushed()
+	garbage, now := b.acc.Unflushed(), yield.Now()
 	for _, i := range infos {
-		if i.Pending == 0 && !e.collector.skip[i.Num] {
+		if i.Pending == 0 && !e.collector.skip[i.Num].After(now) {
 			w := weighed{compaction.Pack{Num: i.Num, Bytes: i.Bytes, Kept: b.acc.KeptBytes(i.Num)}, i.Sealed}
 			garbage += w.Bytes - w.Kept
 			out = append(out, w)
 		}
 	}
 	e.noteGarbage(garbage, b.acc.Live())
-	return out, nil
+	return out
 }
 
 // noteGarbage holds large values up when there is more garbage beside so many live bytes
@@ -307,7 +328,7 @@ func (e *Engine) noteCollected(f func(*CollectMetrics)) {
 }
 
 func (e *Engine) collectMetrics() CollectMetrics {
-	infos, _ := e.packs.PackInfos() // without them the sizes are zero
+	infos := e.packs.PackInfos()
 	b := &e.blobs
 	b.mu.Lock()
 	defer b.mu.Unlock()

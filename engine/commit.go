@@ -90,16 +90,44 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 		return 0, err
 	}
 	yield.Point("commit.admitted")
-	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, nil)
+	var arg any
+	var left *leftBehind
+	if ctx.Done() != nil && len(b.blobs) > 0 {
+		left = &leftBehind{refs: b.blobs}
+		arg = left
+	}
+	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, arg)
 	b.applied = err == nil
 	switch err = door(err); {
 	case errors.Is(err, ErrInDoubt):
-		b.blobs = nil // it may be placed yet: its packs stay until a reopen knows
+		// It may be placed yet, and its packs stay until then; if the log failed, until a
+		// reopen knows.
+		if left == nil || left.done.CompareAndSwap(false, true) {
+			b.blobs = nil
+		}
 	case errors.Is(err, ErrDiskFull):
 		e.collector.logFull.Store(true) // what has gone down needs no log
 		e.collector.kick()
 	}
 	return lsn, err
+}
+
+// leftBehind is what a batch holds whose caller may stop waiting for its commit. Who comes
+// second, the caller that leaves or the commit that is placed, gives the packs up: the
+// batch later, with Reset or Close, the commit at once.
+type leftBehind struct {
+	refs [][]byte
+	done atomic.Bool
+}
+
+func (e *Engine) placed(l *leftBehind) {
+	if l.done.CompareAndSwap(false, true) {
+		return // the batch has them still
+	}
+	for _, ref := range l.refs {
+		e.packs.Settle(ref)
+	}
+	e.collector.kick()
 }
 
 // admit waits while the generations are full, holding nothing.

@@ -319,9 +319,12 @@ func (e *Engine) recover(st wal.State, mark storage.Watermark) (*wal.Recovery, e
 
 // placeCommitted is place for records that this process encoded and the log
 // checked: it cannot fail unless a promise of ours is broken.
-func (e *Engine) placeCommitted(lsn uint64, payload []byte, _ uint32, _ any) {
+func (e *Engine) placeCommitted(lsn uint64, payload []byte, _ uint32, arg any) {
 	if err := e.place(lsn, payload); err != nil {
 		panic(fmt.Sprintf("holdfast: commit %d: %v", lsn, err))
+	}
+	if l, ok := arg.(*leftBehind); ok {
+		e.placed(l) // after the account has them
 	}
 }
 

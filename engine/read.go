@@ -321,7 +321,10 @@ func (e *Engine) writeBlob(value []byte) ([]byte, error) {
 	}
 	defer e.gate.leave(uint64(len(value)))
 	ref, err := e.packs.Write(value)
-	return ref, e.packFailed(err)
+	if err = e.packFailed(err); errors.Is(err, ErrDiskFull) {
+		e.collector.kick() // what was written of it is garbage
+	}
+	return ref, err
 }
 
 // packFailed takes note of packs that take nothing until reopen. No commit can be

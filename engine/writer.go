@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -115,6 +116,9 @@ func (t *theirs) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Unwrap tells mmap whom the bytes are for.
+func (t *theirs) Unwrap() io.Writer { return t.w }
+
 func (t *theirs) Write(p []byte) (int, error) {
 	n, err := t.w.Write(p)
 	if err != nil {
@@ -155,7 +159,7 @@ func (w *Writer) readFrom(r io.Reader) (n int64, err error) {
 	}
 	// The room on the disk is asked for between the parts.
 	for {
-		if err := w.ready(askEvery); err != nil {
+		if err := w.ready(0); err != nil {
 			return n, err
 		}
 		m, err := w.large.ReadFrom(io.LimitReader(r, askEvery))
@@ -184,8 +188,8 @@ func (w *Writer) drop(err error) error {
 	if err == nil {
 		return nil
 	}
-	if w.ctx.Err() == nil { // else its cause is the caller's, whatever it says
-		err = w.e.packFailed(err)
+	if cause := context.Cause(w.ctx); cause == nil || !errors.Is(err, cause) {
+		err = w.e.packFailed(err) // a cause is the caller's, whatever it says
 	}
 	if w.err == nil {
 		w.end(err)

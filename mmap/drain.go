@@ -3,14 +3,18 @@ package mmap
 import (
 	"errors"
 	"io"
+	"net"
+	"os"
 	"runtime"
 	"syscall"
 )
 
 // WriteTo writes the whole value to out, verified frame by frame and in order.
 // Frames of a compressed value are decoded ahead on all cores, twice GOMAXPROCS
-// of them at most. Those of a raw one come from the mapping, without a copy, or
-// from the file. If the file is cut meanwhile, WriteTo returns ErrCorrupt.
+// of them at most. Those of a raw one come from the mapping or from the file: without
+// a copy for a file, a socket and io.Discard, which look at them in this call or not at
+// all; for any other writer through a copy, because it may hand them to a goroutine that
+// no guard of ours covers (M6). If the file is cut meanwhile, WriteTo returns ErrCorrupt.
 func (b *Blob) WriteTo(out io.Writer) (n int64, err error) {
 	if err := b.enter(); err != nil {
 		return 0, err
@@ -31,16 +35,29 @@ func (b *Blob) WriteTo(out io.Writer) (n int64, err error) {
 	if b.ref.Codec.compressed() {
 		err = b.eachDecoded(l, write)
 	} else {
-		err = b.eachRaw(l, w, write)
+		err = b.eachRaw(l, w, direct(out), write)
 	}
 	return n, b.s.seen(err)
 }
 
-// eachRaw calls f with each frame of a raw value in order.
-func (b *Blob) eachRaw(l *layout, w *window, f func([]byte) error) error {
+// direct says whether a writer reads what it is given by itself, before it returns.
+func direct(out io.Writer) bool {
+	if u, ok := out.(interface{ Unwrap() io.Writer }); ok {
+		out = u.Unwrap()
+	}
+	switch out.(type) {
+	case *os.File, *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return out == io.Discard
+}
+
+// eachRaw calls f with each frame of a raw value in order, with the mapping itself only
+// if f may have it.
+func (b *Blob) eachRaw(l *layout, w *window, direct bool, f func([]byte) error) error {
 	for i := range uint64(len(l.sums)) {
 		from, to := l.span(i, b.ref.Size)
-		if w == nil || !b.s.windows.touch(w, i, int64(to-from)) {
+		if !direct || w == nil || !b.s.windows.touch(w, i, int64(to-from)) {
 			if err := b.eachRead(l, i, int(to-from), f); err != nil {
 				return err
 			}

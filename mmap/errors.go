@@ -3,6 +3,7 @@ package mmap
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -59,6 +60,10 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 
 // noSpace says whether the error is one that more space cures.
 func noSpace(err error) bool { return vfs.IsNoSpaceError(err) || isQuota(err) }
+
+func noDescriptor(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // seen counts what is corrupt on its way to the caller.
 func (s *Store) seen(err error) error {

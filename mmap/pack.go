@@ -28,8 +28,10 @@ type pack struct {
 	published atomic.Uint64
 	// synced is how many of them may be mapped (M6).
 	synced atomic.Uint64
-	// statted is the length of a pack of an earlier open, once PackInfos asked.
+	// statted is the length of a pack of an earlier open, or of a torn one, once PackInfos
+	// asked. A torn one is longer than what was published: a write broke off.
 	statted atomic.Int64
+	torn    atomic.Bool
 
 	mu    sync.Mutex // guards file and known; see release
 	file  vfs.File

@@ -3,7 +3,6 @@ package mmap
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 )
@@ -35,8 +34,8 @@ type PackInfo struct {
 }
 
 // PackInfos describes the packs there are, by number. It asks the file system
-// once for the length of each pack of an earlier open.
-func (s *Store) PackInfos() ([]PackInfo, error) {
+// once for the length of each pack of an earlier open. One that will not say is left out.
+func (s *Store) PackInfos() []PackInfo {
 	// Order: sealed, then pending. A sealed pack gets no blob, so none comes in between.
 	sealed := make(map[uint64]bool)
 	for _, num := range s.Packs() {
@@ -61,17 +60,18 @@ func (s *Store) PackInfos() ([]PackInfo, error) {
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, fmt.Errorf("mmap: %s: stat: %w", packName(p.num), err)
+			s.log.Warn("mmap: the length of a pack", "pack", packName(p.num), "err", err)
+			continue
 		}
 		out[i].Bytes = n
 		kept = append(kept, out[i])
 	}
-	return kept, nil
+	return kept
 }
 
-// packBytes is how long the pack is: what was published of one of ours.
+// packBytes is how long the pack is: what was published of one of ours that is whole.
 func (s *Store) packBytes(p *pack) (int64, error) {
-	if n := p.published.Load(); n != 0 {
+	if n := p.published.Load(); n != 0 && !p.torn.Load() {
 		return int64(n), nil
 	}
 	if n := p.statted.Load(); n != 0 {

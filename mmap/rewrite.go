@@ -68,7 +68,11 @@ func (s *Store) Rewrite(num uint64, keep []Extent) (err error) {
 		return errors.Join(fmt.Errorf("mmap: rewrite %s: %w", packName(num), err), removeIfThere(s.o.FS, tmp))
 	}
 	s.forget(num)
-	return s.syncDir(s.o.FS, s.o.Dir)
+	if err := s.syncOwnDir(); err != nil {
+		// The names of other packs may have gone with it (M3).
+		return s.syncFailed(err)
+	}
+	return nil
 }
 
 // layOut decides where each blob goes, and where the table of them begins.
@@ -181,8 +185,14 @@ func (p *pack) loadMoved(f vfs.File, head []byte, size uint64) error {
 		return p.corrupt(at, "table of blobs: checksum", nil)
 	}
 	p.moved = make([]moved, n)
+	last := uint64(0)
 	for i := range p.moved {
-		p.moved[i] = moved{binary.LittleEndian.Uint64(b[i*movedLen:]), binary.LittleEndian.Uint64(b[i*movedLen+8:])}
+		m := moved{binary.LittleEndian.Uint64(b[i*movedLen:]), binary.LittleEndian.Uint64(b[i*movedLen+8:])}
+		if m.from <= last || m.to < packHeaderLen || m.to >= at || m.to%blobAlign != 0 {
+			p.moved = nil
+			return p.corrupt(at+uint64(i)*movedLen, fmt.Sprintf("table of blobs: from %d to %d", m.from, m.to), nil)
+		}
+		p.moved[i], last = m, m.from
 	}
 	p.rewritten = true
 	return nil

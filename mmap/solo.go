@@ -31,6 +31,9 @@ type solo struct {
 }
 
 func (s *Store) newSolo() (*solo, error) {
+	if err := s.boundUnsynced(); err != nil {
+		return nil, err
+	}
 	s.writeMu.Lock()
 	if err := s.writableLocked(); err != nil {
 		s.writeMu.Unlock()

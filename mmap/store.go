@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -75,6 +74,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.FrameBytes < minFrameBytes || o.FrameBytes > maxFrameBytes {
 		return o, fmt.Errorf("mmap: FrameBytes %d is not between %d and %d", o.FrameBytes, minFrameBytes, maxFrameBytes)
 	}
+	if o.NextPack > maxPack {
+		return o, fmt.Errorf("mmap: NextPack %d is above %d", o.NextPack, uint64(maxPack))
+	}
 	if o.Compression > Best {
 		return o, fmt.Errorf("mmap: unknown %v", o.Compression)
 	}
@@ -83,6 +85,10 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	return o, nil
 }
+
+// maxPack is the highest number that Open takes. A thousand packs a second come to it in
+// a hundred million years, and the numbers made in one open never wrap (M1).
+const maxPack = 1 << 62
 
 // Store is a folder of packs. All methods may be called by any number of
 // goroutines.
@@ -94,6 +100,7 @@ type Store struct {
 	stats   stats
 	closed  atomic.Bool
 
+	dir       vfs.File // the folder, for its sync; nil if read-only
 	hint      uint64   // hintBytes
 	leftovers []string // of copies that broke off; Open's and Renew's alone
 
@@ -151,14 +158,19 @@ func Open(o Options) (*Store, error) {
 		if !ok {
 			continue
 		}
-		if num == math.MaxUint64 {
-			return nil, &CorruptError{File: name, What: "no number is left after this one"}
+		if num > maxPack {
+			return nil, &CorruptError{File: name, What: "no store of ours comes to this number"}
 		}
 		s.next = max(s.next, num+1) // M1: leftovers count too
 		if isPack {
 			s.packs.m[num] = &pack{num: num, name: s.path(num)}
 		} else {
 			s.leftovers = append(s.leftovers, o.FS.PathJoin(o.Dir, name))
+		}
+	}
+	if !o.ReadOnly {
+		if s.dir, err = o.FS.OpenDir(o.Dir); err != nil {
+			return nil, fmt.Errorf("mmap: open folder: %w", err)
 		}
 	}
 	return s, nil
@@ -276,6 +288,9 @@ func (s *Store) Close() error {
 	}
 	s.unsynced, s.active = nil, nil
 	s.writeMu.Unlock()
+	if s.dir != nil {
+		errs = append(errs, s.dir.Close())
+	}
 
 	s.packs.mu.Lock()
 	s.packs.closed = true

@@ -55,7 +55,7 @@ func (s *Store) syncLocked() error {
 	if !named {
 		// Order: data, then name. A pack that has a name and no header would
 		// be refused at its first use.
-		if err := s.syncDir(s.o.FS, s.o.Dir); err != nil {
+		if err := s.syncOwnDir(); err != nil {
 			return s.syncFailed(err)
 		}
 	}
@@ -90,6 +90,15 @@ func (s *Store) syncFailed(err error) error {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	}
 	return err
+}
+
+// syncOwnDir makes the names in the folder durable. The folder stays open for it: want of
+// a descriptor in the middle of a sync would cost what the sync was for.
+func (s *Store) syncOwnDir() error {
+	if err := s.dir.Sync(); err != nil {
+		return fmt.Errorf("mmap: sync folder: %w", err)
+	}
+	return nil
 }
 
 func (s *Store) syncDir(fs vfs.FS, dir string) error {

@@ -61,7 +61,7 @@ func (s *Store) Renew(refs [][]byte) error {
 	if len(nums) == 0 {
 		return nil
 	}
-	return s.syncDir(s.o.FS, s.o.Dir)
+	return s.syncOwnDir()
 }
 
 func (s *Store) renewPack(num uint64) error {

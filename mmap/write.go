@@ -43,6 +43,9 @@ func (s *Store) Write(value []byte) (ref []byte, err error) {
 func (s *Store) appendBlob(e *encoded) (ref []byte, err error) {
 	s.appendMu.Lock()
 	defer s.appendMu.Unlock()
+	if err := s.boundUnsynced(); err != nil {
+		return nil, err
+	}
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	if err := s.writableLocked(); err != nil {
@@ -68,6 +71,7 @@ func (s *Store) appendBlob(e *encoded) (ref []byte, err error) {
 	s.writeMu.Lock()
 	if err != nil {
 		w.failed = true
+		w.pack.torn.Store(true)
 		err = s.writeFailedLocked(w.pack.num, err)
 		// A pack without a blob: nothing can refer to it, and its rest would
 		// keep the disk full. A sync under way may hold its file; then it stays.
@@ -81,6 +85,20 @@ func (s *Store) appendBlob(e *encoded) (ref []byte, err error) {
 	w.pack.published.Store(w.size)
 	s.writtenLocked(w.pack, r)
 	return r.append(make([]byte, 0, RefLen)), nil
+}
+
+// maxUnsynced bounds the packs that wait for a sync, each with its file open (I10).
+const maxUnsynced = 64
+
+// boundUnsynced syncs where nobody else asks for it.
+func (s *Store) boundUnsynced() error {
+	s.writeMu.Lock()
+	n := len(s.unsynced)
+	s.writeMu.Unlock()
+	if n < maxUnsynced {
+		return nil
+	}
+	return s.Sync()
 }
 
 // writtenLocked counts a blob that is whole. Order: it is called before its
@@ -109,12 +127,15 @@ func (s *Store) writableLocked() error {
 	return nil
 }
 
-// writeFailedLocked judges a failed write. Want of space is not a broken disk:
-// what was written before is whole, and another pack may find room.
+// writeFailedLocked judges a failed write. Want of space or of descriptors is not a
+// broken disk: what was written before is whole, and another pack may find room.
 func (s *Store) writeFailedLocked(num uint64, err error) error {
 	err = fmt.Errorf("mmap: %s: write: %w", packName(num), err)
 	if noSpace(err) {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
+	if noDescriptor(err) {
+		return err
 	}
 	s.poison = err
 	return fmt.Errorf("%w: %w", ErrPoisoned, err)

@@ -188,8 +188,7 @@ func TestWriter_powerCut(t *testing.T) {
 					require.Error(t, verr, at)
 				}
 			}
-			_, err = s.PackInfos()
-			require.NoError(t, err, at)
+			require.NotNil(t, s.PackInfos())
 			require.NoError(t, s.Close())
 		}
 	}

@@ -184,7 +184,7 @@ var Bugs = []Bug{
 	},
 	{
 		Name: "collect-under-snapshot", Like: "ours: a reader's data dropped by the collector",
-		File: "engine/collect.go", From: "b.acc.Collect(oldest)", To: "_ = oldest\n	b.acc.Collect(^uint64(0))",
+		File: "engine/collect.go", From: "b.acc.Collect(e.clock.Oldest())", To: "b.acc.Collect(^uint64(0))",
 		Pkg: "./fuzz", Run: "TestCrash",
 	},
 	{
@@ -216,5 +216,28 @@ var Bugs = []Bug{
 		Name: "named-in-one-flush-dies", Like: "ours: the same, when both commits come down together",
 		File: "compaction/blobs.go", From: "if p == nil || t.set[at] {", To: "if p == nil {",
 		Pkg: "./fuzz", Run: "TestRun",
+	},
+	{
+		Name: "snapshots-before-account", Like: "ours: a snapshot that begins while the collector weighs loses a large value",
+		File: "engine/collect.go",
+		From: `	yield.Point("collect.weigh")
+	b := &e.blobs
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Order (I7): the account, then the snapshots. Between a look at the snapshots and
+	// the lock one could begin, and a commit and its flush replace what it reads.
+	b.acc.Collect(e.clock.Oldest())`,
+		To: `	oldest := e.clock.Oldest()
+	yield.Point("collect.weigh")
+	b := &e.blobs
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.acc.Collect(oldest)`,
+		Pkg: "./engine", Run: "TestChosen", Tags: "schedule",
+	},
+	{
+		Name: "rewrite-folder-sync-forgiven", Like: "PostgreSQL fsyncgate, for a folder: the names of others go with it",
+		File: "mmap/rewrite.go", From: "		return s.syncFailed(err)\n", To: "		return err\n",
+		Pkg: "./mmap", Run: "TestStore_Rewrite",
 	},
 }
