@@ -86,6 +86,7 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 		return 0, ErrClosed
 	}
 	defer e.gate.leave(uint64(sum))
+	began := e.latency.commitBegan()
 	if err := e.admit(ctx, b); err != nil {
 		return 0, err
 	}
@@ -97,6 +98,7 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 		arg = left
 	}
 	lsn, err = e.log.Commit(ctx, b.ops, uint32(b.Len()), sum, arg)
+	e.latency.commitDone(began, err)
 	b.applied = err == nil
 	switch err = door(err); {
 	case errors.Is(err, ErrInDoubt):

@@ -38,6 +38,7 @@ type Engine struct {
 	gate    gate
 	batches sync.Pool
 	reads   readCounters
+	latency latencies
 	cause   atomic.Pointer[error] // why the engine became read-only (I9)
 	lowDisk atomic.Bool
 	stall   stall

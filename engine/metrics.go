@@ -27,6 +27,8 @@ type Metrics struct {
 	Collect   CollectMetrics
 	Stall     StallMetrics
 	Snapshots SnapshotMetrics
+	Latency   Latencies
+	Runtime   RuntimeMetrics
 }
 
 // MapMetrics describes the generations.
@@ -99,6 +101,8 @@ func (e *Engine) Metrics() Metrics {
 		Cache:   e.cache.Metrics(),
 		Storage: e.store.Metrics(),
 		Packs:   e.packs.Metrics(),
+		Latency: e.latency.metrics(),
+		Runtime: readRuntime(),
 	}
 	for _, g := range v.generations() {
 		m.Map.Keys += g.Len()

@@ -51,6 +51,18 @@ func (e *Engine) find(key []byte) (cow.Cell, Tier, error) {
 	if e.gate.closed.Load() {
 		return nil, TierNone, ErrClosed
 	}
+	// One draw decides all that only some reads do; each part has bits of its own.
+	chance := yield.Uint32()
+	if chance%timedReads != 0 {
+		return e.lookUp(key, chance/timedReads)
+	}
+	began := yield.Now()
+	cell, tier, err := e.lookUp(key, chance/timedReads)
+	e.latency.read(tier, err, yield.Now().Sub(began))
+	return cell, tier, err
+}
+
+func (e *Engine) lookUp(key []byte, chance uint32) (cow.Cell, Tier, error) {
 	hash := hashKey(key)
 	for {
 		// Order: view, then number. A version at or below the number may be in a
@@ -62,10 +74,10 @@ func (e *Engine) find(key []byte) (cow.Cell, Tier, error) {
 		yield.Point("get.map")
 		switch f {
 		case cow.Hit:
-			e.sample(hash, &e.reads.mapHits)
+			e.sample(chance, hash, &e.reads.mapHits)
 			return live(cell, TierMap)
 		case cow.Hidden:
-			e.sample(hash, &e.reads.mapAbsent)
+			e.sample(chance, hash, &e.reads.mapAbsent)
 			return nil, TierMap, ErrNotFound
 		case cow.Cut:
 			continue // C3: load view and number again
@@ -117,8 +129,8 @@ func (e *Engine) findBelow(v *view, hash uint64, key []byte) (cow.Cell, Tier, er
 	return live(cow.Cell(b), tier)
 }
 
-func (e *Engine) sample(hash uint64, n *atomic.Uint64) {
-	if yield.Uint32()%sampleReads == 0 {
+func (e *Engine) sample(chance uint32, hash uint64, n *atomic.Uint64) {
+	if chance%sampleReads == 0 {
 		n.Add(sampleReads)
 		if e.gate.enter(hash) {
 			e.cache.Touch(hash)
