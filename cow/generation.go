@@ -100,11 +100,16 @@ func (g *Generation) Get(hash uint64, key []byte, at uint64) (Cell, Found) {
 // Covers says whether a range tombstone hides key, which an older room knows,
 // from a reader at number at.
 func (g *Generation) Covers(key []byte, at uint64) Found {
+	_, f := g.Cover(key, at)
+	return f
+}
+
+// Cover is Covers with the commit number of the newest such range tombstone.
+func (g *Generation) Cover(key []byte, at uint64) (lsn uint64, f Found) {
 	if rs := g.ranges.Load(); rs != nil {
-		_, f := rs.find(key, at)
-		return f
+		return rs.find(key, at)
 	}
-	return Unknown
+	return 0, Unknown
 }
 
 // DeleteRange places the range tombstones of one commit. The bounds are copied.

@@ -9,7 +9,8 @@
 // mmap) knows one thing and none of the others. Nobody but commands, the fuzzing
 // kit and the benchmarks imports it. Start reading at [Open]; a value's way is
 // [Engine.Put] (batch.go, commit.go), the flusher (flush.go), [Engine.Get]
-// (read.go) and recovery (open.go).
+// (read.go) and recovery (open.go). What a store does, and why a read got what it got, is
+// told by [Engine.Metrics] and [Engine.Inspect].
 //
 // # Always true
 //

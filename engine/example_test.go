@@ -207,3 +207,29 @@ func ExampleEngine_OpenValue() {
 	// oldold <nil>
 	// true
 }
+
+func ExampleEngine_Inspect() {
+	e, done := open()
+	defer done()
+	e.Put([]byte("session/42"), []byte("state"))
+	e.Flush(context.Background())
+	e.Delete([]byte("session/42"))
+	i, err := e.Inspect([]byte("session/42"))
+	fmt.Println("found:", i.Found, err)
+	for _, l := range i.Layers {
+		fmt.Printf("%s knows %v", l.Name, l.Knows)
+		if l.Revision != 0 {
+			fmt.Printf(" of revision %d", l.Revision)
+		}
+		if l.Answers {
+			fmt.Print(", and answers")
+		}
+		fmt.Println()
+	}
+	// Output:
+	// found: false <nil>
+	// active knows tombstone of revision 2, and answers
+	// L1 knows nothing
+	// L2 knows nothing
+	// L3 knows value of revision 1
+}
