@@ -803,30 +803,6 @@ func TestOpen_memoryFS(t *testing.T) {
 	require.NoError(t, e.Close())
 }
 
-// Goal: hot reads allocate nothing, and a put at most twice.
-func TestEngine_allocations(t *testing.T) {
-	e := open(t, t.TempDir(), Options{Sync: SyncNever})
-	k, v := []byte("client-000042"), make([]byte, 200)
-	require.NoError(t, e.Put(k, v))
-	dst := make([]byte, 0, 1000)
-	var n int
-	view := func(b []byte) error { n += len(b); return nil }
-	hot := func(where string) {
-		require.Zero(t, testing.AllocsPerRun(1000, func() { _ = e.View(k, view) }), where)
-		require.Zero(t, testing.AllocsPerRun(1000, func() { dst, _ = e.GetInto(dst[:0], k) }), where)
-	}
-	hot("map")
-	if !raceEnabled {
-		require.LessOrEqual(t, testing.AllocsPerRun(1000, func() { _ = e.Put(k, v) }), 2.0)
-	}
-	flush(t, e)
-	require.Eventually(t, func() bool {
-		i, err := e.Stat(k)
-		return err == nil && i.Tier == TierL1
-	}, 5*time.Second, time.Millisecond)
-	hot("L1")
-}
-
 // Goal: a store that is opened often and written little does not pile up segments.
 func TestOpen_oftenKeepsLogShort(t *testing.T) {
 	dir := t.TempDir()
