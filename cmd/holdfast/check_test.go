@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/engine"
 )
 
 // Goal: a sound store is ok, and the check says what it read.
@@ -80,6 +83,12 @@ func TestStat(t *testing.T) {
 	for _, want := range []string{"lsn", "502", "watermark", "501", "map", "1 key,", "L3", "packs", "log"} {
 		require.Contains(t, out, want)
 	}
+	require.Regexp(t, `(?m)^tier +reads +share +bytes +capacity +evicted +rejected$`, out)
+	for _, tier := range []string{"map", "L1", "L2", "L3"} {
+		require.Regexp(t, `(?m)^`+tier+` +- +- +[0-9.]+ (B|KiB|MiB) `, out, "nobody has read")
+		require.Regexp(t, `(?m)^read from `+tier+` +- +- +- +- +-$`, out)
+	}
+	require.Regexp(t, `(?m)^process +\d+ goroutines, [0-9.]+ % of CPU`, out)
 	var store struct {
 		Dir       string
 		DiskBytes int64 `json:"disk_bytes"`
@@ -106,4 +115,50 @@ func TestStat(t *testing.T) {
 	require.EqualValues(t, 501, key.Revision)
 	require.Equal(t, "raw", key.Codec)
 	fails(t, exitNotFound, []string{"stat", "-d", dir, "nobody"}, "nobody", "not found")
+}
+
+// Goal: the table of tiers says who answered, what was evicted, and how long it took.
+func TestTierGrid(t *testing.T) {
+	e, err := engine.Open(t.TempDir(), &engine.Options{MemoryBudget: 16 << 20, Sync: engine.SyncNever})
+	require.NoError(t, err)
+	defer e.Close()
+	const keys = 20_000
+	key := func(i int) []byte { return fmt.Appendf(nil, "k%05d", i) }
+	for i := range keys {
+		require.NoError(t, e.Put(key(i), make([]byte, 300)))
+	}
+	require.NoError(t, e.Flush(t.Context()))
+	before := e.Metrics()
+	for i := range keys {
+		_, err := e.Get(key(i))
+		require.NoError(t, err)
+	}
+	require.NoError(t, e.Put(key(0), nil))
+	for range keys {
+		_, err := e.Get(key(0))
+		require.NoError(t, err)
+	}
+	after := e.Metrics()
+	tiers := reportTiers(&before, &after, 2*keys)
+	var share float64
+	for _, r := range tiers {
+		share += r.Share
+	}
+	require.InDelta(t, 1, share, 1e-9)
+	require.EqualValues(t, keys, tiers[0].Reads, "the map answered what nobody else did")
+	require.EqualValues(t, keys, tiers[3].Reads)
+	require.InDelta(t, keys/64, tiers[3].Samples, keys/128)
+	require.LessOrEqual(t, tiers[3].P50, tiers[3].P999)
+	out := tierGrid(tiers).String()
+	require.Regexp(t, `(?m)^map +20,000 +50\.0 % +[0-9.]+ .iB +\d.* +- +-$`, out)
+	require.Regexp(t, `(?m)^L1 +- +- +[0-9.]+ .iB +1\.3 MiB +[0-9,]+ +[1-9][0-9,]*$`, out)
+	require.Regexp(t, `(?m)^L3 +20,000 +50\.0 % +[0-9.]+ .iB +- +- +-$`, out)
+	// Without knowing how many reads there were, the map's own estimate stands.
+	require.InDelta(t, keys, reportTiers(&before, &after, 0)[0].Reads, keys/3)
+
+	g := newLatencyGrid("time of")
+	g.addLatency("nothing", latencyReport{})
+	g.addLatency("read", tiers[3].latencyReport)
+	require.Regexp(t, `(?m)^nothing +- +- +- +- +-$`, g.String())
+	require.Regexp(t, `(?m)^read( +\S+ ?[mnµ]?s?){5}$`, g.String())
 }

@@ -6,21 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/holdfastdb/holdfast/engine"
 )
-
-// tierReport is what one tier answered of the skewed reads.
-type tierReport struct {
-	Tier  string        `json:"tier"`
-	Reads uint64        `json:"reads"`
-	Share float64       `json:"share"`
-	P50   time.Duration `json:"p50_ns"`
-	P99   time.Duration `json:"p99_ns"`
-}
 
 // readReport is the skewed workload.
 type readReport struct {
@@ -33,16 +23,12 @@ type readReport struct {
 }
 
 const (
-	// sampleEvery reads, one asks Stat, which looks the key up and says who
-	// answered: its time is the tier's latency. The others read the value.
-	sampleEvery = 8
-	largeBytes  = 64 << 10 // the engine's default for LargeValue
-	zipfS       = 1.1
+	largeBytes = 64 << 10 // the engine's default for LargeValue
+	zipfS      = 1.1
 )
 
 // reader is one goroutine of the workload.
 type reader struct {
-	tiers        [engine.TierL3 + 1]latency
 	small, large latency
 	reads        uint64
 	bytes        int64
@@ -73,33 +59,17 @@ func readSkewed(ctx context.Context, e *engine.Engine, keys [][]byte, seed uint6
 		if r.err != nil {
 			return out, r.err
 		}
-		for t := range r.tiers {
-			sum.tiers[t].merge(&r.tiers[t])
-		}
 		sum.small.merge(&r.small)
 		sum.large.merge(&r.large)
 		out.Reads += r.reads
 		out.Bytes += r.bytes
 	}
-	// The caches count exactly; the map, which counts by estimate, answered the rest.
-	l1 := after.Cache.L1Hits - before.Cache.L1Hits
-	l2 := after.Cache.L2Hits - before.Cache.L2Hits
-	l3 := after.Cache.Misses - before.Cache.Misses
-	inMap := out.Reads - min(out.Reads, l1+l2+l3)
-	for t, n := range map[engine.Tier]uint64{
-		engine.TierMap: inMap, engine.TierL1: l1, engine.TierL2: l2, engine.TierL3: l3,
-	} {
-		l := sum.tiers[t].report()
-		out.Tiers = append(out.Tiers, tierReport{
-			t.String(), n, float64(n) / float64(max(1, out.Reads)), l.P50, l.P99,
-		})
-	}
-	slices.SortFunc(out.Tiers, func(a, b tierReport) int { return order(a.Tier) - order(b.Tier) })
+	// Latencies are since the store was opened: the few reads before these, which warmed
+	// the map, are in them.
+	out.Tiers = reportTiers(&before, &after, out.Reads)
 	out.Small, out.Large = sum.small.report(), sum.large.report()
 	return out, nil
 }
-
-func order(tier string) int { return slices.Index([]string{"map", "L1", "L2", "L3"}, tier) }
 
 func (r *reader) run(ctx context.Context, e *engine.Engine, keys [][]byte, rnd *rand.Rand) {
 	zipf := rand.NewZipf(rnd, zipfS, 1, uint64(len(keys)-1))
@@ -107,17 +77,6 @@ func (r *reader) run(ctx context.Context, e *engine.Engine, keys [][]byte, rnd *
 		for range 64 { // ctx is not free to ask
 			key := keys[zipf.Uint64()]
 			r.reads++
-			if r.reads%sampleEvery == 0 {
-				began := time.Now()
-				i, err := e.Stat(key)
-				took := time.Since(began)
-				if err != nil {
-					r.err = ofKey(key, err)
-					return
-				}
-				r.tiers[i.Tier].add(took)
-				continue
-			}
 			var n int
 			began := time.Now()
 			err := e.View(key, func(value []byte) error {

@@ -108,15 +108,14 @@ func (r *demoReport) print(a *app) error {
 
 func (r *readReport) print(a *app) error {
 	rate := float64(r.Reads) / max(r.Seconds, 1e-6)
-	t := newTable()
-	t.row("answered by", "reads", "share", "p50", "p99")
-	for _, tier := range r.Tiers {
-		t.row(tier.Tier, humanize.Comma(int64(tier.Reads)), fmt.Sprintf("%.1f %%", 100*tier.Share), short(tier.P50), short(tier.P99))
+	times := newLatencyGrid("time of")
+	for _, t := range r.Tiers {
+		times.addLatency("finding a key in "+t.Tier, t.latencyReport)
 	}
-	t.row("whole read, < 64 KiB", "", "", short(r.Small.P50), short(r.Small.P99))
-	t.row("whole read, ≥ 64 KiB", "", "", short(r.Large.P50), short(r.Large.P99))
-	return a.printf("\n%s skewed reads (zipf %v) in %.1f s, %s/s; a tier's time is that of finding the key there\n\n%s",
-		humanize.Comma(int64(r.Reads)), zipfS, r.Seconds, humanize.Comma(int64(rate)), t)
+	times.addLatency("whole read, < 64 KiB", r.Small)
+	times.addLatency("whole read, ≥ 64 KiB", r.Large)
+	return a.printf("\n%s skewed reads (zipf %v) in %.1f s, %s/s\n\n%s\n%s",
+		humanize.Comma(int64(r.Reads)), zipfS, r.Seconds, humanize.Comma(int64(rate)), tierGrid(r.Tiers), times)
 }
 
 // short is a time with three digits or so.

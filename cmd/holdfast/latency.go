@@ -58,13 +58,6 @@ func (l *latency) quantile(q float64) time.Duration {
 	return 0
 }
 
-// latencyReport is what the demo says of one kind of read.
-type latencyReport struct {
-	Samples uint64        `json:"samples"`
-	P50     time.Duration `json:"p50_ns"`
-	P99     time.Duration `json:"p99_ns"`
-}
-
 func (l *latency) report() latencyReport {
-	return latencyReport{l.n, l.quantile(0.50), l.quantile(0.99)}
+	return latencyReport{l.n, l.quantile(0.50), l.quantile(0.95), l.quantile(0.99), l.quantile(0.999)}
 }

@@ -112,7 +112,7 @@ func everyCommand(dir string) (creating, others [][]string) {
 	}
 	others = [][]string{
 		{"get", "-d", dir, "k"}, {"del", "-d", dir, "k"}, {"scan", "-d", dir}, {"compact", "-d", dir}, {"stat", "-d", dir},
-		{"stat", "-d", dir, "k"}, {"check", "-d", dir}, {"export", "jsonl", "-d", dir},
+		{"stat", "-d", dir, "k"}, {"inspect", "-d", dir, "k"}, {"check", "-d", dir}, {"export", "jsonl", "-d", dir},
 		{"export", "tree", "-d", dir, filepath.Join(os.TempDir(), "holdfast-never-made")},
 	}
 	return creating, others
@@ -134,6 +134,7 @@ func TestExecute_usage(t *testing.T) {
 		{"demo --read-for long", "--read-for wants a time like 3s"},
 		{"get", "holdfast: get wants one KEY, got 0 arguments; see 'holdfast get --help'"},
 		{"get a b", "get wants one KEY, got 2 arguments"},
+		{"inspect", "inspect wants one KEY, got 0 arguments"},
 		{"put", "holdfast: put wants KEY [VALUE]"},
 		{"scan x", "takes no arguments"},
 		{"import", "holdfast: import wants a format"},
@@ -169,7 +170,7 @@ func TestExecute_usage(t *testing.T) {
 	}
 	fails(t, exitUsage, []string{"put", "-d", dir, "", "v"}, "at least one byte")
 	fails(t, exitUsage, []string{"del", "-d", dir, "--prefix", ""}, "say --all")
-	for _, verb := range []string{"get", "del", "stat"} {
+	for _, verb := range []string{"get", "del", "stat", "inspect"} {
 		fails(t, exitUsage, []string{verb, "-d", dir, strings.Repeat("k", engine.MaxKey+1)}, "at most 65,536 bytes")
 	}
 	require.NoDirExists(t, dir, "a wrong command line makes no store")
@@ -199,7 +200,7 @@ func TestExecute_jsonErrors(t *testing.T) {
 func TestExecute_help(t *testing.T) {
 	require.Contains(t, ok(t), "Exit codes:")
 	require.Contains(t, ok(t, "--help"), "locked")
-	for _, c := range []string{"demo", "put", "get", "del", "scan", "import tree", "import jsonl", "import csv", "export jsonl", "export tree", "stat", "check", "compact"} {
+	for _, c := range []string{"demo", "put", "get", "del", "scan", "import tree", "import jsonl", "import csv", "export jsonl", "export tree", "stat", "inspect", "check", "compact"} {
 		help := ok(t, append(strings.Fields(c), "--help")...)
 		require.Contains(t, help, "Examples:", c)
 		require.Contains(t, help, "holdfast "+strings.Fields(c)[0], c)
@@ -207,7 +208,7 @@ func TestExecute_help(t *testing.T) {
 	require.Equal(t, ok(t, "import", "csv", "--help"), ok(t, "help", "import", "csv"))
 	require.NotContains(t, ok(t, "--help"), childName)
 	require.Contains(t, ok(t, "--help"), "7    the disk is full")
-	for _, c := range []string{"get", "scan", "export jsonl", "export tree", "stat", "check"} {
+	for _, c := range []string{"get", "scan", "export jsonl", "export tree", "stat", "inspect", "check"} {
 		require.Contains(t, ok(t, append(strings.Fields(c), "--help")...), "salvage ", c)
 	}
 	require.Regexp(t, `^holdfast version \S+\n$`, ok(t, "--version"))
@@ -315,7 +316,7 @@ func readersChangeNothing(t *testing.T, dir string) {
 	out := filepath.Join(t.TempDir(), "out")
 	for _, args := range [][]string{
 		{"get", "greeting"}, {"get", "--json", "large"}, {"scan"}, {"scan", "--reverse", "--json"}, {"stat"}, {"stat", "--json"},
-		{"stat", "large"}, {"check"}, {"export", "jsonl"}, {"export", "tree", out},
+		{"stat", "large"}, {"inspect", "large"}, {"inspect", "--json", "nobody"}, {"check"}, {"export", "jsonl"}, {"export", "tree", out},
 	} {
 		ok(t, append(args, "-d", dir)...)
 		require.Equal(t, before, tree(t, dir), "%v", args)

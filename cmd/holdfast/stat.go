@@ -18,7 +18,10 @@ func newStat(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stat [KEY]",
 		Short: "Describe the store, or one key",
-		Long: `Without KEY, describes the store: what opening it found, and what its rooms hold.
+		Long: `Without KEY, describes the store: what opening it found, what its rooms hold, and
+what each tier of the open store answered, evicted and rejected, and in what time. The
+command is alone with a store that it has just opened, so there is little to tell of
+reads; a service has the same from Engine.Metrics.
 With KEY, describes the value: its size, what it takes where it is kept, its
 revision, which tier answered, and for a large one its codec, its frames, and the pack
 it lies in.`,
@@ -121,8 +124,6 @@ func (a *app) statStore(cmd *cobra.Command, e *engine.Engine) error {
 	c := m.Collect
 	t.row("large values", fmt.Sprintf("%s in %s, packs of %s", count(c.Keys, "value"), humanize.IBytes(uint64(c.Live)), humanize.IBytes(uint64(c.Disk))))
 	t.row("map", fmt.Sprintf("%s, %s in %s", count(m.Map.Keys, "key"), humanize.IBytes(uint64(m.Map.Bytes)), count(m.Map.Shards, "shard")))
-	t.row("L1", humanize.IBytes(uint64(m.Cache.L1Bytes)))
-	t.row("L2", humanize.IBytes(uint64(m.Cache.L2Bytes)))
 	t.row("L3", fmt.Sprintf("%s live, %s on disk", humanize.IBytes(m.Storage.LiveBytes), humanize.IBytes(m.Storage.DiskBytes)))
 	for i, l := range m.Storage.Levels {
 		if l.Tables > 0 {
@@ -136,7 +137,18 @@ func (a *app) statStore(cmd *cobra.Command, e *engine.Engine) error {
 		}
 		t.row(room, fmt.Sprintf("%s, %s on disk", count(files, "file"), humanize.IBytes(uint64(n))))
 	}
-	return a.printf("%s", t)
+	t.row("process", describeRuntime(&m.Runtime))
+	times := newLatencyGrid("time of")
+	for _, l := range []struct {
+		what string
+		is   engine.LatencyMetrics
+	}{
+		{"read from map", m.Latency.Map}, {"read from L1", m.Latency.L1}, {"read from L2", m.Latency.L2},
+		{"read from L3", m.Latency.L3}, {"read of nothing", m.Latency.Absent}, {"commit", m.Latency.Commit},
+	} {
+		times.addLatency(l.what, latencyOf(l.is))
+	}
+	return a.printf("%s\n%s\n%s", t, tierGrid(reportTiers(&engine.Metrics{}, &m, 0)), times)
 }
 
 // roomBytes adds up the files below dir, which may not be there.
