@@ -19,7 +19,8 @@ type LatencyMetrics struct {
 
 // Latencies says how long reads took, by who answered, and commits. A read's time is
 // that of finding its key: the caller's copy, and the bytes of a large value in its
-// pack, are not in it. Reads of a [Snapshot] and scans are not measured.
+// pack, are not in it, and one look at the clock is. Reads of a [Snapshot] and scans are
+// not measured.
 type Latencies struct {
 	Map, L1, L2, L3 LatencyMetrics // found there
 	Absent          LatencyMetrics // not found, whoever knew it
