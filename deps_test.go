@@ -58,6 +58,11 @@ var owners = map[string]string{
 	"unsafe":                         "mmap",
 }
 
+// borrowed are single files outside the owner's room that may use its library.
+var borrowed = map[string]string{
+	"cache/view.go": "unsafe", // a look-up in bigcache without a copy of the key
+}
+
 // Goal: arrows only point down, and each library has one room.
 func TestDependencies(t *testing.T) {
 	seen := map[string]bool{}
@@ -103,7 +108,7 @@ func TestDependencies(t *testing.T) {
 				t.Errorf("%s imports %s: only storage may", path, name)
 			}
 			for prefix, owner := range owners {
-				if strings.HasPrefix(name, prefix) && top != owner {
+				if strings.HasPrefix(name, prefix) && top != owner && borrowed[filepath.ToSlash(path)] != prefix {
 					t.Errorf("%s imports %s: only %s may", path, name, owner)
 				}
 			}

@@ -20,6 +20,8 @@ type Options struct {
 	// means that single cells push out many small ones. Zero is 64 KiB or a
 	// sixteenth of the smaller tier that is on, whichever is less.
 	MaxEntry int64
+	// Codec is how L2 holds cells. Zero measures what pays.
+	Codec Codec
 
 	// Hash is for tests: how L2 spreads keys. Nil is a hash of this process's own
 	// seed; one that collides costs misses (C5).
@@ -27,6 +29,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() (Options, error) {
+	if o.Codec > CodecZstd {
+		return o, fmt.Errorf("cache: no such codec: %d", o.Codec)
+	}
 	if o.L1Bytes < 0 || o.L2Bytes < 0 || o.MaxEntry < 0 {
 		return o, fmt.Errorf("cache: negative option: L1Bytes %d, L2Bytes %d, MaxEntry %d", o.L1Bytes, o.L2Bytes, o.MaxEntry)
 	}
@@ -82,6 +87,8 @@ type Cache struct {
 	tally    tally
 	flights  flights
 	queue    queue
+	codec    codec
+	keys     sync.Pool // of *[]byte: the keys of promotions on their way
 
 	// gate keeps Close apart from whoever sends to ristretto's queue: a Set or
 	// Del that meets its Close panics. Hits do not take it.
@@ -89,7 +96,8 @@ type Cache struct {
 	closed atomic.Bool
 }
 
-// New makes an empty cache. It starts at most one goroutine of its own.
+// New makes an empty cache. It starts one goroutine of its own, and now and
+// then another that trains a dictionary.
 func New(o Options) (*Cache, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -97,7 +105,10 @@ func New(o Options) (*Cache, error) {
 	}
 	c := &Cache{maxEntry: o.MaxEntry}
 	if o.L2Bytes > 0 {
-		if c.l2, err = newL2(o.L2Bytes, o.Hash); err != nil {
+		c.codec.mode = o.Codec
+		c.codec.size.Store(o.L2Bytes)
+		c.codec.maxCell.Store(o.MaxEntry)
+		if c.l2, err = newL2(o.L2Bytes, o.Hash, &c.codec); err != nil {
 			return nil, err
 		}
 		// Started before L1, whose callbacks push to it.
@@ -130,14 +141,16 @@ func (c *Cache) Get(h *Horizon, hash uint64, key []byte) (cell []byte, tier Tier
 		}
 	}
 	if c.l2 != nil {
-		k := string(key)
-		if stamp, cell, ok := c.l2.get(k); ok {
-			if h.Fresh(stamp, hash, key) {
+		if stamp, entry, ok := c.l2.find(view(key)); ok {
+			if !h.Fresh(stamp, hash, key) {
+				c.tally.add(cStaleL2)
+			} else if cell, err := c.codec.decode(entry); err != nil {
+				c.tally.add(cUndecoded)
+			} else {
 				c.tally.add(cL2Hit)
-				c.promote(h, hash, k, cell)
+				c.promote(h, hash, key, cell)
 				return cell, L2
 			}
-			c.tally.add(cStaleL2)
 		}
 	}
 	c.tally.add(cMiss)
@@ -236,8 +249,10 @@ func (c *Cache) Peek(h *Horizon, hash uint64, key []byte) (cell []byte, ok bool)
 		}
 	}
 	if c.l2 != nil {
-		if stamp, cell, ok := c.l2.get(string(key)); ok && cell != nil && h.Fresh(stamp, hash, key) {
-			return cell, true
+		if stamp, entry, ok := c.l2.find(view(key)); ok && h.Fresh(stamp, hash, key) {
+			if cell, err := c.codec.decode(entry); err == nil && cell != nil {
+				return cell, true
+			}
 		}
 	}
 	return nil, false
@@ -272,11 +287,17 @@ func (c *Cache) Touch(hash uint64) {
 
 // promote hands a cell that L2 served to the drain goroutine, stamped anew:
 // h just found it fresh (C3).
-func (c *Cache) promote(h *Horizon, hash uint64, key string, cell []byte) {
+func (c *Cache) promote(h *Horizon, hash uint64, key, cell []byte) {
 	if c.l1 == nil {
 		return
 	}
-	if !c.queue.push(job{key: key, cell: cell, hash: hash, stamp: h.Seq()}) {
+	k, _ := c.keys.Get().(*[]byte)
+	if k == nil {
+		k = new([]byte)
+	}
+	*k = append((*k)[:0], key...)
+	if !c.queue.push(job{key: k, cell: cell, hash: hash, stamp: h.Seq()}) {
+		c.keys.Put(k)
 		c.tally.add(cDropped)
 	}
 }
@@ -307,12 +328,13 @@ func (c *Cache) drain(j job) {
 		}
 		return
 	}
+	defer c.keys.Put(j.key)
 	if c.l1.has(j.hash) {
-		if it := c.l1.get(j.hash); it != nil && it.key == j.key && it.stamp.Load() >= j.stamp {
+		if it := c.l1.get(j.hash); it != nil && it.holds(*j.key) && it.stamp.Load() >= j.stamp {
 			return // another reader was faster
 		}
 	}
-	if c.put(newItem(j.stamp, j.hash, j.key, j.cell)) {
+	if c.put(newItem(j.stamp, j.hash, string(*j.key), j.cell)) {
 		c.tally.add(cPromoted)
 	} else {
 		c.tally.add(cDropped)
@@ -331,6 +353,7 @@ func (c *Cache) Close() error {
 	// The queue first: its goroutine may still be putting items up, and from
 	// now on the callbacks of L1 hand nothing over.
 	c.queue.close()
+	c.codec.close()
 	if c.l1 != nil {
 		c.l1.cache.Close()
 	}

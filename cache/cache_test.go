@@ -275,7 +275,7 @@ func TestCache_Load_oversize(t *testing.T) {
 func TestL2_set_gates(t *testing.T) {
 	// The goal: every size the gate lets through is stored without losing the
 	// neighbours, and every size it stops would not be.
-	l, err := newL2(1<<20, nil)
+	l, err := newL2(1<<20, nil, &codec{mode: CodecOff})
 	require.NoError(t, err)
 	defer l.close()
 	require.Equal(t, int(l.ring), l.cache.Capacity(), "preallocated")
@@ -293,8 +293,10 @@ func TestL2_set_gates(t *testing.T) {
 	// Full turns of the ring with odd sizes.
 	for i := range 3000 {
 		require.True(t, l.set(newItem(uint64(i), 0, fmt.Sprint("t", i), make([]byte, i*37%l.maxEntry/2))))
-		stamp, cell, ok := l.get(fmt.Sprint("t", i))
+		stamp, entry, ok := l.find(fmt.Sprint("t", i))
 		require.True(t, ok)
+		cell, err := l.codec.decode(entry)
+		require.NoError(t, err)
 		require.Equal(t, uint64(i), stamp)
 		require.Len(t, cell, i*37%l.maxEntry/2)
 	}
@@ -303,7 +305,7 @@ func TestL2_set_gates(t *testing.T) {
 
 func TestL2_new_sizes(t *testing.T) {
 	for _, size := range []int64{1 << 20, 2 << 20, 3 << 20, 7 << 20, 64 << 20, 200 << 20} {
-		l, err := newL2(size, nil)
+		l, err := newL2(size, nil, &codec{})
 		require.NoError(t, err)
 		require.Equal(t, l.ring/int64(l.shards)*int64(l.shards), int64(l.cache.Capacity()))
 		require.GreaterOrEqual(t, l.maxEntry, 64<<10)

@@ -29,15 +29,8 @@ const (
 	// A slot of its map at the average load.
 	l2SlotBytes = 28
 
-	// Our value is the stamp, a kind and the cell.
-	//
-	//	offset  size  field
-	//	0       8     stamp, little-endian
-	//	8       1     kind: 0 cell, 1 absence
-	//	9       n     cell
+	// Our value is the stamp, little-endian, a kind, and what the kind says.
 	l2HeaderBytes = 9
-	kindCell      = 0
-	kindAbsent    = 1
 )
 
 // l2 is the second tier: a ring of copies, first in first out.
@@ -48,6 +41,7 @@ const (
 // any error is a miss.
 type l2 struct {
 	cache    *bigcache.BigCache
+	codec    *codec
 	ring     int64
 	shards   int
 	maxEntry int
@@ -63,9 +57,9 @@ func (h hasher) Sum64(key string) uint64 {
 	return h(key) | 1<<63
 }
 
-func newL2(size int64, hash hasher) (*l2, error) {
+func newL2(size int64, hash hasher, codec *codec) (*l2, error) {
 	// A quarter is left for the map of keys and the buffers.
-	ring := max(size/4*3>>20, 1) << 20
+	ring := max((size-codec.reserve())/4*3>>20, 1) << 20
 	shards := l2MinShards
 	for shards < l2MaxShards && ring/int64(shards)/2 >= l2Shard {
 		shards *= 2
@@ -92,7 +86,7 @@ func newL2(size int64, hash hasher) (*l2, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: L2: %w", err)
 	}
-	t := &l2{cache: c, ring: ring, shards: shards, maxEntry: int(shard / 4)}
+	t := &l2{cache: c, codec: codec, ring: ring, shards: shards, maxEntry: int(shard / 4)}
 	t.largest.Store(shard/int64(perShard) + 1)
 	return t, nil
 }
@@ -103,21 +97,17 @@ func (t *l2) fits(keyLen, cellLen int) bool {
 	return keyLen <= math.MaxUint16 && keyLen+l2HeaderBytes+cellLen+l2EntryBytes <= t.maxEntry
 }
 
-// get returns a copy that is ours: stamp, cell (nil for an absence).
-func (t *l2) get(key string) (stamp uint64, cell []byte, ok bool) {
+// find returns the stamp of a key's entry, and a copy of the entry that is ours.
+func (t *l2) find(key string) (stamp uint64, entry []byte, ok bool) {
 	if t.broken.Load() {
 		return 0, nil, false
 	}
 	defer t.guard()
-	v, err := t.cache.Get(key)
-	if err != nil || len(v) < l2HeaderBytes {
+	entry, err := t.cache.Get(key)
+	if err != nil || len(entry) < l2HeaderBytes {
 		return 0, nil, false
 	}
-	stamp = binary.LittleEndian.Uint64(v)
-	if v[8] == kindCell {
-		cell = v[l2HeaderBytes:]
-	}
-	return stamp, cell, true
+	return binary.LittleEndian.Uint64(entry), entry, true
 }
 
 // set stores an item; only the drain goroutine calls it.
@@ -126,15 +116,10 @@ func (t *l2) set(it *item) bool {
 		return false
 	}
 	defer t.guard()
-	kind := byte(kindCell)
-	if it.cell == nil {
-		kind = kindAbsent
-	}
 	// The stamp is read before the cell is copied: a reader may raise it
 	// meanwhile, and the lower one is always right.
 	t.scratch = binary.LittleEndian.AppendUint64(t.scratch[:0], it.stamp.Load())
-	t.scratch = append(t.scratch, kind)
-	t.scratch = append(t.scratch, it.cell...)
+	t.scratch = t.codec.encode(t.scratch, it.cell)
 	if n := int64(len(it.key) + len(t.scratch) + l2EntryBytes); n > t.largest.Load() {
 		t.largest.Store(n)
 	}
@@ -149,9 +134,10 @@ func (t *l2) guard() {
 	}
 }
 
-// bytes is the ring (preallocated, so always there), the buffers and the maps.
+// bytes is the ring (preallocated, so always there), the buffers, the maps and
+// the codec.
 func (t *l2) bytes() int64 {
-	n := t.ring + int64(t.shards)*t.largest.Load()
+	n := t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes()
 	if !t.broken.Load() {
 		n += int64(t.cache.Len()) * l2SlotBytes
 	}

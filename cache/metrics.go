@@ -24,6 +24,11 @@ type Metrics struct {
 	Promotions uint64 // L2 hits that went up
 	Offers     uint64 // cells replaced after a flush
 
+	Undecoded    uint64 // entries of L2 whose dictionary is gone
+	RawBytes     uint64 // of cells that went into L2
+	StoredBytes  uint64 // what they became
+	Dictionaries uint64 // that were trained
+
 	// Bytes are real, with overheads. L2's ring is there from the start.
 	L1Bytes, L2Bytes       int64
 	L1Capacity, L2Capacity int64 // zero: the tier is off
@@ -50,6 +55,7 @@ const (
 	cDropped
 	cPromoted
 	cOffered
+	cUndecoded
 	counters
 )
 
@@ -98,7 +104,8 @@ func (c *Cache) Metrics() Metrics {
 		Fills: t.sum(cFill), Refused: t.sum(cRefused),
 		Evictions: t.sum(cEvicted), Rejects: t.sum(cRejected),
 		Victims: t.sum(cVictim), Dropped: t.sum(cDropped), Promotions: t.sum(cPromoted),
-		Offers: t.sum(cOffered),
+		Offers: t.sum(cOffered), Undecoded: t.sum(cUndecoded),
+		RawBytes: c.codec.raw.Load(), StoredBytes: c.codec.stored.Load(), Dictionaries: c.codec.trainings.Load(),
 	}
 	c.gate.RLock()
 	defer c.gate.RUnlock()

@@ -14,7 +14,7 @@ type job struct {
 	victim *item
 
 	// A promotion travels in parts, so that the reader allocates nothing for it.
-	key   string
+	key   *[]byte // of Cache.keys
 	cell  []byte
 	hash  uint64
 	stamp uint64
@@ -24,7 +24,7 @@ func (j *job) cost() int64 {
 	if j.victim != nil {
 		return j.victim.cost()
 	}
-	return int64(len(j.key) + cap(j.cell))
+	return int64(cap(*j.key) + cap(j.cell))
 }
 
 // queue carries jobs to the one goroutine that this package owns. Pushing
@@ -50,8 +50,9 @@ func (q *queue) start(maxBytes int64, run func(job)) {
 			case <-q.stop:
 				return
 			case j := <-q.jobs:
+				cost := j.cost() // run gives the key back
 				run(j)
-				q.bytes.Add(-j.cost())
+				q.bytes.Add(-cost)
 			}
 		}
 	}()
