@@ -54,6 +54,9 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
+// queueBytes bounds what is between the tiers.
+func (o Options) queueBytes() int64 { return max(o.L2Bytes/16, 2*o.MaxEntry) }
+
 // Tier says where an answer came from.
 type Tier uint8
 
@@ -81,9 +84,9 @@ func (t Tier) String() string {
 // Cache is the two tiers behind the stamp rule. All methods may be called by
 // any number of goroutines.
 type Cache struct {
-	l1       *l1 // nil: off
-	l2       *l2 // nil: off
-	maxEntry int64
+	l1       atomic.Pointer[l1] // nil: never was on
+	l2       atomic.Pointer[l2] // nil: off
+	maxEntry atomic.Int64
 	tally    tally
 	flights  flights
 	queue    queue
@@ -94,31 +97,30 @@ type Cache struct {
 	// Del that meets its Close panics. Hits do not take it.
 	gate   sync.RWMutex
 	closed atomic.Bool
+
+	resizing sync.Mutex // one Resize at a time
+	options  Options    // as New was given them
 }
 
 // New makes an empty cache. It starts one goroutine of its own, and now and
 // then another that trains a dictionary.
 func New(o Options) (*Cache, error) {
+	c := &Cache{options: o}
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cache{maxEntry: o.MaxEntry}
-	if o.L2Bytes > 0 {
-		c.codec.mode = o.Codec
-		c.codec.size.Store(o.L2Bytes)
-		c.codec.maxCell.Store(o.MaxEntry)
-		if c.l2, err = newL2(o.L2Bytes, o.Hash, &c.codec); err != nil {
-			return nil, err
-		}
-		// Started before L1, whose callbacks push to it.
-		c.queue.start(max(o.L2Bytes/16, 2*o.MaxEntry), c.drain)
+	c.admit(o.MaxEntry)
+	c.codec.mode = o.Codec
+	if err := c.setL2(o.L2Bytes); err != nil {
+		return nil, err
 	}
-	if o.L1Bytes > 0 {
-		if c.l1, err = newL1(o.L1Bytes, o.MaxEntry, c.gone); err != nil {
-			c.queue.close()
-			return nil, err
-		}
+	// Started before L1, whose callbacks push to it.
+	c.queue.start(c.drain)
+	c.queue.limit(o.queueBytes())
+	if err := c.setL1(o.L1Bytes); err != nil {
+		c.queue.close()
+		return nil, err
 	}
 	return c, nil
 }
@@ -131,29 +133,36 @@ func (c *Cache) Get(h *Horizon, hash uint64, key []byte) (cell []byte, tier Tier
 	if c.closed.Load() {
 		return nil, Miss
 	}
-	if c.l1 != nil {
-		if it := c.l1.get(hash); it != nil {
+	up := c.upper()
+	if up != nil {
+		if it := up.get(hash); it != nil {
 			if c.usable(h, it, hash, key) {
 				it.restamp(h.Seq())
+				it.touch()
 				c.tally.add(cL1Hit)
 				return it.cell, L1
 			}
 		}
 	}
-	if c.l2 != nil {
-		if stamp, entry, ok := c.l2.find(view(key)); ok {
+	low := c.l2.Load()
+	if low != nil {
+		if stamp, entry, ok := low.find(view(key)); ok {
 			if !h.Fresh(stamp, hash, key) {
 				c.tally.add(cStaleL2)
 			} else if cell, err := c.codec.decode(entry); err != nil {
 				c.tally.add(cUndecoded)
 			} else {
 				c.tally.add(cL2Hit)
+				if up != nil && up.ghost.Load().take(hash) {
+					c.tally.add(cGhostL1InL2)
+				}
 				c.promote(h, hash, key, cell)
 				return cell, L2
 			}
 		}
 	}
 	c.tally.add(cMiss)
+	c.haunt(up, low, hash, key)
 	return nil, Miss
 }
 
@@ -203,7 +212,7 @@ func (c *Cache) Load(h *Horizon, hash uint64, key []byte, load func() ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(key)+len(cell)) > c.maxEntry {
+	if int64(len(key)+len(cell)) > c.maxEntry.Load() {
 		c.tally.add(cRefused)
 	} else {
 		cell = own(cell)
@@ -217,9 +226,9 @@ func (c *Cache) Load(h *Horizon, hash uint64, key []byte, load func() ([]byte, e
 func (c *Cache) fill(it *item) {
 	var taken bool
 	switch {
-	case c.l1 != nil:
+	case c.upper() != nil:
 		taken = c.put(it)
-	case c.l2 != nil:
+	case c.l2.Load() != nil:
 		taken = c.queue.push(job{victim: it})
 	}
 	if taken {
@@ -232,7 +241,8 @@ func (c *Cache) fill(it *item) {
 func (c *Cache) put(it *item) bool {
 	c.gate.RLock()
 	defer c.gate.RUnlock()
-	return !c.closed.Load() && c.l1.put(it)
+	up := c.upper()
+	return up != nil && !c.closed.Load() && up.put(it)
 }
 
 // Peek is for snapshots and scans: the cell if it is here and passes the
@@ -243,13 +253,13 @@ func (c *Cache) Peek(h *Horizon, hash uint64, key []byte) (cell []byte, ok bool)
 		return nil, false
 	}
 	// has first: a scan over cold keys must not buy them admission.
-	if c.l1 != nil && c.l1.has(hash) {
-		if it := c.l1.get(hash); it != nil && it.cell != nil && c.usable(h, it, hash, key) {
+	if up := c.upper(); up != nil && up.has(hash) {
+		if it := up.get(hash); it != nil && it.cell != nil && c.usable(h, it, hash, key) {
 			return it.cell, true
 		}
 	}
-	if c.l2 != nil {
-		if stamp, entry, ok := c.l2.find(view(key)); ok && h.Fresh(stamp, hash, key) {
+	if low := c.l2.Load(); low != nil {
+		if stamp, entry, ok := low.find(view(key)); ok && h.Fresh(stamp, hash, key) {
 			if cell, err := c.codec.decode(entry); err == nil && cell != nil {
 				return cell, true
 			}
@@ -262,10 +272,11 @@ func (c *Cache) Peek(h *Horizon, hash uint64, key []byte) (cell []byte, ok bool)
 // holds the key, it gets the cell that went down. h is the horizon of that
 // swap. A nil cell is an absence. The slice is copied.
 func (c *Cache) Offer(h *Horizon, hash uint64, key, cell []byte) {
-	if c.l1 == nil || c.closed.Load() || int64(len(key)+len(cell)) > c.maxEntry || !c.l1.has(hash) {
+	up := c.upper()
+	if up == nil || c.closed.Load() || int64(len(key)+len(cell)) > c.maxEntry.Load() || !up.has(hash) {
 		return
 	}
-	if it := c.l1.get(hash); it == nil || !it.holds(key) || it.stamp.Load() >= h.Seq() {
+	if it := up.get(hash); it == nil || !it.holds(key) || it.stamp.Load() >= h.Seq() {
 		return
 	}
 	var kept []byte
@@ -280,15 +291,15 @@ func (c *Cache) Offer(h *Horizon, hash uint64, key, cell []byte) {
 // Touch tells L1's admission sketch of a use that another room served, so that
 // the hottest keys are no strangers when their generation goes down.
 func (c *Cache) Touch(hash uint64) {
-	if c.l1 != nil && !c.closed.Load() {
-		c.l1.get(hash)
+	if up := c.upper(); up != nil && !c.closed.Load() {
+		up.get(hash)
 	}
 }
 
 // promote hands a cell that L2 served to the drain goroutine, stamped anew:
 // h just found it fresh (C3).
 func (c *Cache) promote(h *Horizon, hash uint64, key, cell []byte) {
-	if c.l1 == nil {
+	if c.upper() == nil {
 		return
 	}
 	k, _ := c.keys.Get().(*[]byte)
@@ -312,7 +323,10 @@ func (c *Cache) gone(it *item, rejected bool) {
 	} else {
 		c.tally.add(cEvicted)
 	}
-	if c.l2 != nil && !c.queue.push(job{victim: it}) {
+	if up := c.l1.Load(); up != nil { // nil: New has not returned
+		up.ghost.Load().add(it.hash, it.cost())
+	}
+	if c.l2.Load() != nil && !c.queue.push(job{victim: it}) {
 		c.tally.add(cDropped)
 	}
 }
@@ -321,7 +335,7 @@ func (c *Cache) gone(it *item, rejected bool) {
 func (c *Cache) drain(j job) {
 	yield.Point("cache.drain")
 	if j.victim != nil {
-		if c.l2.set(j.victim) {
+		if low := c.l2.Load(); low != nil && low.set(j.victim) {
 			c.tally.add(cVictim)
 		} else {
 			c.tally.add(cDropped)
@@ -329,8 +343,8 @@ func (c *Cache) drain(j job) {
 		return
 	}
 	defer c.keys.Put(j.key)
-	if c.l1.has(j.hash) {
-		if it := c.l1.get(j.hash); it != nil && it.holds(*j.key) && it.stamp.Load() >= j.stamp {
+	if up := c.upper(); up != nil && up.has(j.hash) {
+		if it := up.get(j.hash); it != nil && it.holds(*j.key) && it.stamp.Load() >= j.stamp {
 			return // another reader was faster
 		}
 	}
@@ -344,6 +358,8 @@ func (c *Cache) drain(j job) {
 // Close ends the goroutines and lets the memory go. It is idempotent, and is
 // called after every user has left; whoever comes later finds nothing.
 func (c *Cache) Close() error {
+	c.resizing.Lock()
+	defer c.resizing.Unlock()
 	c.gate.Lock()
 	if c.closed.Swap(true) {
 		c.gate.Unlock()
@@ -354,11 +370,11 @@ func (c *Cache) Close() error {
 	// now on the callbacks of L1 hand nothing over.
 	c.queue.close()
 	c.codec.close()
-	if c.l1 != nil {
-		c.l1.cache.Close()
+	if up := c.l1.Load(); up != nil {
+		up.cache.Close()
 	}
-	if c.l2 != nil {
-		return c.l2.close()
+	if low := c.l2.Load(); low != nil {
+		return low.close()
 	}
 	return nil
 }

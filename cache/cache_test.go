@@ -31,14 +31,14 @@ func forbidden() ([]byte, error) { return nil, errors.New("loaded") }
 
 // settle waits until what was filled is where it will be.
 func (c *Cache) settle() {
-	if c.l1 != nil {
-		c.l1.cache.Wait()
+	if up := c.l1.Load(); up != nil {
+		up.cache.Wait()
 	}
 	for i := 0; i < 1000 && c.queue.bytes.Load() != 0; i++ {
 		time.Sleep(time.Millisecond)
 	}
-	if c.l1 != nil {
-		c.l1.cache.Wait()
+	if up := c.l1.Load(); up != nil {
+		up.cache.Wait()
 	}
 }
 
@@ -317,11 +317,11 @@ func TestL2_new_sizes(t *testing.T) {
 func TestL2_guard(t *testing.T) {
 	// The goal: C9. A panic inside bigcache turns the tier off and reaches nobody.
 	c := open(t, Options{L2Bytes: 1 << 20})
-	c.l2.cache = nil // any call is a panic now
+	c.l2.Load().cache = nil // any call is a panic now
 	hash, k := key(1)
 	_, tier := c.Get(NewHorizon(0), hash, k)
 	require.Equal(t, Miss, tier)
-	require.True(t, c.l2.broken.Load())
+	require.True(t, c.l2.Load().broken.Load())
 	_, tier = c.Get(NewHorizon(0), hash, k)
 	require.Equal(t, Miss, tier)
 	c.Metrics()
@@ -341,9 +341,9 @@ func TestCache_bound(t *testing.T) {
 			_, err := c.Load(h, hash, k, value(cell))
 			require.NoError(t, err)
 			c.Offer(NewHorizon(h.Seq()+1), hash, k, cell)
-			require.LessOrEqual(t, c.l1.pendingItems.Load(), int64(maxPending))
+			require.LessOrEqual(t, c.l1.Load().pendingItems.Load(), int64(maxPending))
 			// A refused attempt is counted for a moment, so one entry of slack.
-			require.LessOrEqual(t, c.queue.bytes.Load(), c.queue.maxBytes+8<<10)
+			require.LessOrEqual(t, c.queue.bytes.Load(), c.queue.maxBytes.Load()+8<<10)
 		}
 		h = NewHorizon(h.Seq() + 2)
 	}
@@ -352,8 +352,8 @@ func TestCache_bound(t *testing.T) {
 	require.LessOrEqual(t, m.L1Bytes, int64(2<<20)+64<<10)
 	require.LessOrEqual(t, m.L2Bytes, int64(2<<20)+64<<10)
 	require.NotZero(t, m.Evictions)
-	require.Zero(t, c.l1.pendingItems.Load(), "the count of what is queued drifted")
-	require.Zero(t, c.l1.pendingBytes.Load())
+	require.Zero(t, c.l1.Load().pendingItems.Load(), "the count of what is queued drifted")
+	require.Zero(t, c.l1.Load().pendingBytes.Load())
 	t.Logf("%+v", m)
 }
 
@@ -435,8 +435,8 @@ func TestNew_options(t *testing.T) {
 	m := c.Metrics()
 	require.Zero(t, m.L1Capacity+m.L2Capacity)
 	c = open(t, Options{L1Bytes: minL1Bytes - 1, L2Bytes: minL2Bytes - 1})
-	require.Nil(t, c.l1)
-	require.Nil(t, c.l2)
+	require.Nil(t, c.l1.Load())
+	require.Nil(t, c.l2.Load())
 	o, err := Options{L1Bytes: 64 << 20, L2Bytes: 64 << 20}.withDefaults()
 	require.NoError(t, err)
 	require.EqualValues(t, 64<<10, o.MaxEntry)
@@ -464,14 +464,14 @@ func TestCache_allocs(t *testing.T) {
 	// The promotion is queued, and allocates on the goroutine that drains it;
 	// a full queue shows the reader's part alone.
 	c = open(t, Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20})
-	require.True(t, c.l2.set(newItem(1, hash, string(k), make([]byte, 300))))
-	c.queue.bytes.Add(c.queue.maxBytes)
+	require.True(t, c.l2.Load().set(newItem(1, hash, string(k), make([]byte, 300))))
+	c.queue.bytes.Add(c.queue.maxBytes.Load())
 	require.LessOrEqual(t, testing.AllocsPerRun(5000, func() {
 		if _, tier := c.Get(h, hash, k); tier != L2 {
 			t.Fatal(tier)
 		}
 	}), 3.0)
-	c.queue.bytes.Add(-c.queue.maxBytes)
+	c.queue.bytes.Add(-c.queue.maxBytes.Load())
 }
 
 func BenchmarkCache_Get(b *testing.B) {
@@ -488,7 +488,7 @@ func BenchmarkCache_Get(b *testing.B) {
 	})
 	b.Run("from=L2", func(b *testing.B) {
 		c := open(b, Options{L2Bytes: 4 << 20})
-		c.l2.set(newItem(1, hash, string(k), make([]byte, 256)))
+		c.l2.Load().set(newItem(1, hash, string(k), make([]byte, 256)))
 		b.ReportAllocs()
 		for b.Loop() {
 			c.Get(h, hash, k)

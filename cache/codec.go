@@ -107,14 +107,16 @@ type codec struct {
 	wait        sync.WaitGroup // for the training
 }
 
-func (c *codec) zstdOn() bool {
-	return c.mode == CodecZstd || c.mode == CodecAuto && c.size.Load() >= minAutoZstd
+func (c *codec) zstdOn() bool { return c.zstdAt(c.size.Load()) }
+
+func (c *codec) zstdAt(size int64) bool {
+	return c.mode == CodecZstd || c.mode == CodecAuto && size >= minAutoZstd
 }
 
 func (c *codec) s2On() bool { return c.mode == CodecS2 || c.mode == CodecAuto }
 
-func (c *codec) level() (zstd.EncoderLevel, int64) {
-	if c.size.Load() >= minSlowZstd {
+func level(size int64) (zstd.EncoderLevel, int64) {
+	if size >= minSlowZstd {
 		return zstd.SpeedDefault, slowEncoderBytes
 	}
 	return zstd.SpeedFastest, fastEncoderBytes
@@ -279,12 +281,12 @@ func (b *book) next(d dictionary, level zstd.EncoderLevel) (*book, error) {
 	return n, err
 }
 
-// reserve is what a tier of the present size must leave for encoder and decoders.
-func (c *codec) reserve() int64 {
-	if !c.zstdOn() {
+// reserve is what a tier of this size must leave for encoder and decoders.
+func (c *codec) reserve(size int64) int64 {
+	if !c.zstdAt(size) {
 		return 0
 	}
-	_, enc := c.level()
+	_, enc := level(size)
 	return enc + decoders*decoderBytes
 }
 
@@ -292,7 +294,7 @@ func (c *codec) reserve() int64 {
 func (c *codec) bytes() int64 {
 	n := c.sampler.held.Load()
 	if b := c.book.Load(); b != nil {
-		_, enc := c.level()
+		_, enc := level(c.size.Load())
 		n += enc + decoders*decoderBytes
 		for _, d := range b.dicts {
 			n += 4 * int64(len(d.bytes)) // encoder, decoder and ours

@@ -5,21 +5,22 @@ import (
 	"sync/atomic"
 )
 
-// item is one entry of L1: immutable but for its stamp. ristretto holds a
+// item is one entry of L1: immutable but for its stamp and its mark. ristretto holds a
 // pointer to it, so that its queue holds no copies and an evicted item can be
 // handed on to L2 as it is.
 type item struct {
 	stamp atomic.Uint64
 	hash  uint64
 	key   string
-	cell  []byte // nil: the key is known to be absent
+	cell  []byte      // nil: the key is known to be absent
+	used  atomic.Bool // a reader found it here
 }
 
 // What an item takes beside its key and cell: the struct itself; ristretto's
 // two maps (56-byte and 16-byte slots, at the load factors that maps grow
 // through) and its queue entry, amortised.
 const (
-	itemStructBytes = 64
+	itemStructBytes = 80
 	itemMapBytes    = 128
 )
 
@@ -40,6 +41,13 @@ func (it *item) restamp(seq uint64) {
 		if old >= seq || it.stamp.CompareAndSwap(old, seq) {
 			return
 		}
+	}
+}
+
+// touch marks the item as used. It writes once, so that hits share the line.
+func (it *item) touch() {
+	if !it.used.Load() {
+		it.used.Store(true)
 	}
 }
 

@@ -17,6 +17,9 @@ const (
 	l1CounterPer   = 64 // one counter for so many bytes: about ten for an item of 500 B
 	l1GetBuffer    = 64 // ristretto's own advice
 	maxPending     = 8 << 10
+	l1GhostSlot    = 256 // bytes of items for a slot of the ghost
+	l1ShrinkRounds = 16
+	l1LeastBytes   = 128 << 10 // of items: with less the tier is off
 )
 
 // l1 is the first tier: whole items by pointer under TinyLFU.
@@ -29,22 +32,22 @@ const (
 // and the cost of an update is never lost.
 type l1 struct {
 	cache *ristretto.Cache[uint64, *item]
-	fixed int64 // bytes that are there with no item at all
+	fixed int64 // bytes that are there with no item at all, but for the ghost
+	off   atomic.Bool
+	ghost atomic.Pointer[ghost] // of what left or was not let in
 
-	maxPendingBytes int64
+	maxPendingBytes atomic.Int64
 	pendingBytes    atomic.Int64
 	pendingItems    atomic.Int64
 }
 
 func newL1(size, maxEntry int64, gone func(it *item, rejected bool)) (*l1, error) {
 	counters := int64(1) << (bits.Len64(uint64(size/l1CounterPer)) - 1)
-	t := &l1{
-		fixed:           l1QueueBytes + counters*l1CounterBytes,
-		maxPendingBytes: max(size/8, 2*maxEntry),
-	}
+	t := &l1{fixed: l1QueueBytes + counters*l1CounterBytes}
+	t.bound(size, maxEntry)
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, *item]{
 		NumCounters:        counters,
-		MaxCost:            size - t.fixed,
+		MaxCost:            t.costs(size),
 		BufferItems:        l1GetBuffer,
 		IgnoreInternalCost: true, // cost already has it, measured
 		// The key is our own hash; the item compares the real key.
@@ -89,7 +92,7 @@ func (t *l1) has(hash uint64) bool {
 func (t *l1) put(it *item) bool {
 	cost := it.cost()
 	items, queued := t.pendingItems.Add(1), t.pendingBytes.Add(cost)
-	if items > maxPending || queued > t.maxPendingBytes {
+	if items > maxPending || queued > t.maxPendingBytes.Load() {
 		t.leave(cost)
 		return false
 	}
@@ -114,7 +117,58 @@ func (t *l1) leave(cost int64) {
 
 // bytes is what L1 holds now, with overheads.
 func (t *l1) bytes() int64 {
-	return t.fixed + t.cache.MaxCost() - t.cache.RemainingCost() + t.pendingBytes.Load()
+	return t.fixed + t.ghost.Load().bytes() + t.cache.MaxCost() - t.cache.RemainingCost() + t.pendingBytes.Load()
 }
 
-func (t *l1) capacity() int64 { return t.fixed + t.cache.MaxCost() }
+func (t *l1) capacity() int64 {
+	if t.off.Load() {
+		return 0
+	}
+	return t.fixed + t.ghost.Load().bytes() + t.cache.MaxCost()
+}
+
+// bound sets what depends on the size, but for ristretto's own limit.
+func (t *l1) bound(size, maxEntry int64) {
+	t.maxPendingBytes.Store(max(size/8, 2*maxEntry))
+	t.ghost.Store(newGhost(size/4, l1GhostSlot))
+}
+
+// costs is what is left for items in a tier of this size.
+func (t *l1) costs(size int64) int64 {
+	return max(size-t.fixed-t.ghost.Load().bytes(), 1) // zero would ask ristretto for no limit
+}
+
+// resize changes the bound. ristretto evicts nothing when its limit falls,
+// and nothing at all from then on but for a newcomer that is hotter, so what is
+// too much is deleted here, what was not used since it came first; gone gets
+// it. Del waits for ristretto's worker, which waits for nobody.
+func (t *l1) resize(size, maxEntry int64, gone func(it *item)) {
+	t.off.Store(size == 0)
+	t.bound(size, maxEntry)
+	limit := t.costs(size)
+	t.cache.UpdateMaxCost(limit)
+	for range l1ShrinkRounds { // items that were on their way in make another one necessary
+		t.cache.Wait()
+		excess := t.cache.MaxCost() - t.cache.RemainingCost() - limit
+		if excess <= 0 {
+			return
+		}
+		var leave []*item
+		for _, used := range []bool{false, true} {
+			if excess <= 0 {
+				break
+			}
+			t.cache.IterValues(func(it *item) (stop bool) {
+				if it != nil && it.used.Load() == used {
+					leave = append(leave, it)
+					excess -= it.cost()
+				}
+				return excess <= 0
+			})
+		}
+		for _, it := range leave {
+			t.cache.Del(it.hash)
+			gone(it)
+		}
+	}
+}

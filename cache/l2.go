@@ -31,6 +31,8 @@ const (
 
 	// Our value is the stamp, little-endian, a kind, and what the kind says.
 	l2HeaderBytes = 9
+
+	l2GhostSlot = 128 // bytes of the ring for a slot of the ghost
 )
 
 // l2 is the second tier: a ring of copies, first in first out.
@@ -42,11 +44,14 @@ const (
 type l2 struct {
 	cache    *bigcache.BigCache
 	codec    *codec
+	size     int64 // with all overheads
 	ring     int64
 	shards   int
 	maxEntry int
 	largest  atomic.Int64 // each shard keeps an encode buffer of the largest it saw
 	broken   atomic.Bool
+	hash     hasher
+	ghost    *ghost // of what left
 	scratch  []byte // of the drain goroutine, the only writer
 }
 
@@ -57,9 +62,14 @@ func (h hasher) Sum64(key string) uint64 {
 	return h(key) | 1<<63
 }
 
+// ringOf is the ring's part of a tier: a quarter is left for the map of keys
+// and the buffers.
+func ringOf(size int64, codec *codec) int64 {
+	return max((size-codec.reserve(size))/4*3>>20, 1) << 20
+}
+
 func newL2(size int64, hash hasher, codec *codec) (*l2, error) {
-	// A quarter is left for the map of keys and the buffers.
-	ring := max((size-codec.reserve())/4*3>>20, 1) << 20
+	ring := ringOf(size, codec)
 	shards := l2MinShards
 	for shards < l2MaxShards && ring/int64(shards)/2 >= l2Shard {
 		shards *= 2
@@ -72,6 +82,8 @@ func newL2(size int64, hash hasher, codec *codec) (*l2, error) {
 		seed := maphash.MakeSeed()
 		hash = func(key string) uint64 { return maphash.String(seed, key) }
 	}
+	t := &l2{codec: codec, size: size, ring: ring, shards: shards, maxEntry: int(shard / 4), hash: hash}
+	t.ghost = newGhost(size/4, l2GhostSlot)
 	perShard := max(int(shard/l2GuessEntry), 10) // bigcache's minimum is 10
 	c, err := bigcache.New(context.Background(), bigcache.Config{
 		Shards: shards,
@@ -82,11 +94,12 @@ func newL2(size int64, hash hasher, codec *codec) (*l2, error) {
 		MaxEntrySize:       int(shard)/perShard + 1, // product >= shard: capacity is the maximum from the start
 		Hasher:             hash,
 		HardMaxCacheSize:   int(ring >> 20),
+		OnRemoveWithReason: t.left,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache: L2: %w", err)
 	}
-	t := &l2{cache: c, codec: codec, ring: ring, shards: shards, maxEntry: int(shard / 4)}
+	t.cache = c
 	t.largest.Store(shard/int64(perShard) + 1)
 	return t, nil
 }
@@ -126,6 +139,12 @@ func (t *l2) set(it *item) bool {
 	return t.cache.Set(it.key, t.scratch) == nil
 }
 
+// left is bigcache's callback, under the lock of a shard: the ring's head met
+// its tail. It runs inside a set, so on the drain goroutine.
+func (t *l2) left(key string, entry []byte, _ bigcache.RemoveReason) {
+	t.ghost.add(t.hash.Sum64(key), int64(len(key)+len(entry)+l2EntryBytes))
+}
+
 // guard keeps a panic of the library from the host (C9). It may have left a
 // shard locked, so nothing here is called again.
 func (t *l2) guard() {
@@ -137,7 +156,7 @@ func (t *l2) guard() {
 // bytes is the ring (preallocated, so always there), the buffers, the maps and
 // the codec.
 func (t *l2) bytes() int64 {
-	n := t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes()
+	n := t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes()
 	if !t.broken.Load() {
 		n += int64(t.cache.Len()) * l2SlotBytes
 	}

@@ -29,6 +29,12 @@ type Metrics struct {
 	StoredBytes  uint64 // what they became
 	Dictionaries uint64 // that were trained
 
+	// Ghosts are misses that a tier larger by a quarter might have answered: the
+	// key left L1, or was not let in, or left L2, within the last quarter of the
+	// tier's bytes. L1GhostsL2 are keys that L2 answered instead of L1.
+	L1Ghosts, L2Ghosts, L1GhostsL2 uint64
+	GhostBytes                     int64 // part of the tiers' bytes
+
 	// Bytes are real, with overheads. L2's ring is there from the start.
 	L1Bytes, L2Bytes       int64
 	L1Capacity, L2Capacity int64 // zero: the tier is off
@@ -56,6 +62,9 @@ const (
 	cPromoted
 	cOffered
 	cUndecoded
+	cGhostL1
+	cGhostL2
+	cGhostL1InL2
 	counters
 )
 
@@ -105,6 +114,7 @@ func (c *Cache) Metrics() Metrics {
 		Evictions: t.sum(cEvicted), Rejects: t.sum(cRejected),
 		Victims: t.sum(cVictim), Dropped: t.sum(cDropped), Promotions: t.sum(cPromoted),
 		Offers: t.sum(cOffered), Undecoded: t.sum(cUndecoded),
+		L1Ghosts: t.sum(cGhostL1), L2Ghosts: t.sum(cGhostL2), L1GhostsL2: t.sum(cGhostL1InL2),
 		RawBytes: c.codec.raw.Load(), StoredBytes: c.codec.stored.Load(), Dictionaries: c.codec.trainings.Load(),
 	}
 	c.gate.RLock()
@@ -112,13 +122,15 @@ func (c *Cache) Metrics() Metrics {
 	if c.closed.Load() {
 		return m
 	}
-	if c.l1 != nil {
-		m.L1Bytes, m.L1Capacity = c.l1.bytes(), c.l1.capacity()
+	if up := c.l1.Load(); up != nil {
+		m.L1Bytes, m.L1Capacity = up.bytes(), up.capacity()
+		m.GhostBytes += up.ghost.Load().bytes()
 	}
-	if c.l2 != nil {
-		m.L2Bytes, m.L2Capacity = c.l2.bytes(), c.l2.ring
-		if !c.l2.broken.Load() {
-			m.L2Entries = c.l2.cache.Len()
+	if low := c.l2.Load(); low != nil {
+		m.L2Bytes, m.L2Capacity = low.bytes(), low.ring
+		m.GhostBytes += low.ghost.bytes()
+		if !low.broken.Load() {
+			m.L2Entries = low.cache.Len()
 		}
 	}
 	m.QueuedBytes = c.queue.bytes.Load()

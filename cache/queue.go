@@ -35,13 +35,12 @@ type queue struct {
 	stop     chan struct{}
 	done     sync.WaitGroup
 	bytes    atomic.Int64
-	maxBytes int64
+	maxBytes atomic.Int64
 }
 
-func (q *queue) start(maxBytes int64, run func(job)) {
+func (q *queue) start(run func(job)) {
 	q.jobs = make(chan job, maxQueued)
 	q.stop = make(chan struct{})
-	q.maxBytes = maxBytes
 	q.done.Add(1)
 	go func() {
 		defer q.done.Done()
@@ -58,12 +57,15 @@ func (q *queue) start(maxBytes int64, run func(job)) {
 	}()
 }
 
+// limit bounds the queue in bytes, from now on.
+func (q *queue) limit(n int64) { q.maxBytes.Store(n) }
+
 func (q *queue) push(j job) bool {
 	if q.jobs == nil {
 		return false
 	}
 	cost := j.cost()
-	if q.bytes.Add(cost) <= q.maxBytes {
+	if q.bytes.Add(cost) <= q.maxBytes.Load() {
 		select {
 		case q.jobs <- j:
 			return true
@@ -72,6 +74,11 @@ func (q *queue) push(j job) bool {
 	}
 	q.bytes.Add(-cost)
 	return false
+}
+
+// full says that a push would be close to being refused.
+func (q *queue) full() bool {
+	return q.bytes.Load() > q.maxBytes.Load()/2 || len(q.jobs) > maxQueued/2
 }
 
 func (q *queue) close() {

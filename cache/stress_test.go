@@ -181,7 +181,7 @@ func (s *stressStore) flush(r *rand.Rand) {
 	}
 }
 
-func stress(t *testing.T, o Options, hash func(k int) uint64, d time.Duration) Metrics {
+func stress(t *testing.T, o Options, hash func(k int) uint64, d time.Duration, resize bool) Metrics {
 	c, err := New(o)
 	require.NoError(t, err)
 	s := &stressStore{t: t, cache: c, hash: hash}
@@ -223,6 +223,20 @@ func stress(t *testing.T, o Options, hash func(k int) uint64, d time.Duration) M
 		s.flush(r)
 		time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
 	})
+	if resize {
+		run(30, func(r *rand.Rand, _ *rand.Zipf) {
+			// The bounds move, each tier goes off and on, and both at once.
+			l1 := []int64{0, 1 << 20, 2 << 20, 3 << 20}[r.IntN(4)]
+			l2 := []int64{0, 1 << 20, 3 << 20, 16 << 20}[r.IntN(4)]
+			if err := s.cache.Resize(l1, l2); err != nil {
+				s.fail("resize: %v", err)
+			}
+			if c := s.cache.Metrics(); c.L1Capacity > l1 || c.L2Capacity > max(l2, 1<<20) {
+				s.fail("capacities %d and %d, asked for %d and %d", c.L1Capacity, c.L2Capacity, l1, l2)
+			}
+			time.Sleep(time.Duration(r.IntN(20_000)) * time.Microsecond)
+		})
+	}
 	time.Sleep(d)
 	close(stop)
 	wg.Wait()
@@ -240,7 +254,7 @@ func TestCache_stress(t *testing.T) {
 	// older than what was acknowledged before it began.
 	spread := func(k int) uint64 { return mix(uint64(k)) }
 	t.Run("hash=good", func(t *testing.T) {
-		m := stress(t, Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20}, spread, 2500*time.Millisecond)
+		m := stress(t, Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20}, spread, 2500*time.Millisecond, false)
 		require.NotZero(t, m.L1Hits)
 		require.NotZero(t, m.L2Hits)
 		require.NotZero(t, m.StaleL1)
@@ -248,14 +262,19 @@ func TestCache_stress(t *testing.T) {
 	})
 	t.Run("hash=colliding", func(t *testing.T) {
 		o := Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20, Hash: oneHash}
-		m := stress(t, o, func(k int) uint64 { return uint64(k % 300) }, 2*time.Second)
+		m := stress(t, o, func(k int) uint64 { return uint64(k % 300) }, 2*time.Second, false)
 		require.NotZero(t, m.Collisions)
 	})
+	t.Run("resize", func(t *testing.T) {
+		m := stress(t, Options{L1Bytes: 1 << 20, L2Bytes: 1 << 20}, spread, 2*time.Second, true)
+		require.NotZero(t, m.L1Hits)
+		require.NotZero(t, m.L2Hits)
+	})
 	t.Run("L2=off", func(t *testing.T) {
-		stress(t, Options{L1Bytes: 1 << 20}, spread, 700*time.Millisecond)
+		stress(t, Options{L1Bytes: 1 << 20}, spread, 700*time.Millisecond, false)
 	})
 	t.Run("L1=off", func(t *testing.T) {
-		stress(t, Options{L2Bytes: 1 << 20}, spread, 700*time.Millisecond)
+		stress(t, Options{L2Bytes: 1 << 20}, spread, 700*time.Millisecond, false)
 	})
 }
 

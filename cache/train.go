@@ -114,7 +114,7 @@ func (c *codec) train(cells [][]byte) {
 	defer func() {
 		_ = recover() // the builder met cells it was not made for (C9)
 	}()
-	level, _ := c.level()
+	level, _ := level(c.size.Load())
 	id := 1 + uint32(c.trainings.Load()) // takes one byte in each frame, up to 255
 	d, err := dict.BuildZstdDict(cells, dict.Options{
 		MaxDictSize: dictBytes, HashBytes: dictMatch, ZstdDictID: id, ZstdLevel: level,
@@ -123,7 +123,7 @@ func (c *codec) train(cells [][]byte) {
 		return
 	}
 	next, err := c.book.Load().next(dictionary{id, d}, level)
-	if err != nil || !next.proves(cells) {
+	if err != nil || !next.proves(cells) || c.size.Load() == 0 {
 		return
 	}
 	c.book.Store(next)
@@ -153,7 +153,4 @@ func (b *book) proves(cells [][]byte) bool {
 func (c *codec) close() { c.wait.Wait() }
 
 // forget lets the dictionaries go, with a tier that is turned off.
-func (c *codec) forget() {
-	c.wait.Wait()
-	c.book.Store(nil)
-}
+func (c *codec) forget() { c.book.Store(nil) }
