@@ -20,6 +20,8 @@ type Options struct {
 	// means that single cells push out many small ones. Zero is 64 KiB or a
 	// sixteenth of the smaller tier that is on, whichever is less.
 	MaxEntry int64
+	// Policy is what enters L2.
+	Policy Policy
 	// Codec is how L2 holds cells. Zero measures what pays.
 	Codec Codec
 
@@ -29,6 +31,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() (Options, error) {
+	if o.Policy > PolicyProbation {
+		return o, fmt.Errorf("cache: no such policy: %d", o.Policy)
+	}
 	if o.Codec > CodecZstd {
 		return o, fmt.Errorf("cache: no such codec: %d", o.Codec)
 	}
@@ -91,6 +96,7 @@ type Cache struct {
 	flights  flights
 	queue    queue
 	codec    codec
+	policy   Policy
 	keys     sync.Pool // of *[]byte: the keys of promotions on their way
 
 	// gate keeps Close apart from whoever sends to ristretto's queue: a Set or
@@ -111,7 +117,7 @@ func New(o Options) (*Cache, error) {
 		return nil, err
 	}
 	c.admit(o.MaxEntry)
-	c.codec.mode = o.Codec
+	c.codec.mode, c.policy = o.Codec, o.Policy
 	if err := c.setL2(o.L2Bytes); err != nil {
 		return nil, err
 	}
@@ -222,13 +228,14 @@ func (c *Cache) Load(h *Horizon, hash uint64, key []byte, load func() ([]byte, e
 	return cell, nil
 }
 
-// fill offers a loaded item to the highest tier that is on.
+// fill offers a loaded item to the tier where the policy wants it first.
 func (c *Cache) fill(it *item) {
+	up, low := c.upper(), c.l2.Load()
 	var taken bool
 	switch {
-	case c.upper() != nil:
+	case c.first(up, low):
 		taken = c.put(it)
-	case c.l2.Load() != nil:
+	case low != nil:
 		taken = c.queue.push(job{victim: it})
 	}
 	if taken {
@@ -326,7 +333,7 @@ func (c *Cache) gone(it *item, rejected bool) {
 	if up := c.l1.Load(); up != nil { // nil: New has not returned
 		up.ghost.Load().add(it.hash, it.cost())
 	}
-	if c.l2.Load() != nil && !c.queue.push(job{victim: it}) {
+	if low := c.l2.Load(); low != nil && c.down(low, it, rejected) && !c.queue.push(job{victim: it}) {
 		c.tally.add(cDropped)
 	}
 }
@@ -348,7 +355,9 @@ func (c *Cache) drain(j job) {
 			return // another reader was faster
 		}
 	}
-	if c.put(newItem(j.stamp, j.hash, string(*j.key), j.cell)) {
+	it := newItem(j.stamp, j.hash, string(*j.key), j.cell)
+	it.low = true
+	if c.put(it) {
 		c.tally.add(cPromoted)
 	} else {
 		c.tally.add(cDropped)

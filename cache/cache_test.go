@@ -52,7 +52,7 @@ func fill(t testing.TB, c *Cache, h *Horizon, i int, cell []byte) {
 func TestCache_Get_tiers(t *testing.T) {
 	// The goal: a filled cell is found in L1; when L1 lets it go, in L2; and
 	// from there it goes up again.
-	c := open(t, Options{L1Bytes: 1 << 20, L2Bytes: 4 << 20})
+	c := open(t, Options{L1Bytes: 1 << 20, L2Bytes: 4 << 20, Policy: PolicyVictim})
 	h := NewHorizon(1)
 	hash, k := key(1)
 	_, tier := c.Get(h, hash, k)
@@ -275,7 +275,7 @@ func TestCache_Load_oversize(t *testing.T) {
 func TestL2_set_gates(t *testing.T) {
 	// The goal: every size the gate lets through is stored without losing the
 	// neighbours, and every size it stops would not be.
-	l, err := newL2(1<<20, nil, &codec{mode: CodecOff})
+	l, err := newL2(1<<20, nil, &codec{mode: CodecOff}, PolicySecond)
 	require.NoError(t, err)
 	defer l.close()
 	require.Equal(t, int(l.ring), l.cache.Capacity(), "preallocated")
@@ -305,7 +305,7 @@ func TestL2_set_gates(t *testing.T) {
 
 func TestL2_new_sizes(t *testing.T) {
 	for _, size := range []int64{1 << 20, 2 << 20, 3 << 20, 7 << 20, 64 << 20, 200 << 20} {
-		l, err := newL2(size, nil, &codec{})
+		l, err := newL2(size, nil, &codec{}, PolicySecond)
 		require.NoError(t, err)
 		require.Equal(t, l.ring/int64(l.shards)*int64(l.shards), int64(l.cache.Capacity()))
 		require.GreaterOrEqual(t, l.maxEntry, 64<<10)

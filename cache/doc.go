@@ -6,9 +6,11 @@
 // A leaf: below engine, beside cow, wal, storage and mmap, importing none of
 // them. A cell is bytes; what to load and from where is a function handed to
 // [Cache.Load]. Two tiers: L1 (ristretto, whole cells by pointer, admission
-// by frequency) and L2 (bigcache, first in first out, fed with what L1 evicts
-// or rejects). Start reading at [Cache.Get] and [Cache.Load]; the rule that
-// makes them honest is [Horizon.Fresh].
+// by frequency) and L2 (bigcache, first in first out, cells compressed where
+// that pays). What enters L2 is a [Policy], how it is held a [Codec], and
+// [Cache.Resize] moves memory between the tiers while they work; the ghosts in
+// [Metrics] say which of them would use more. Start reading at [Cache.Get] and
+// [Cache.Load]; the rule that makes them honest is [Horizon.Fresh].
 //
 // # The stamp rule
 //
@@ -31,12 +33,14 @@
 //   - C4: nothing here depends on what ristretto or bigcache keep, lose, delay
 //     or reorder: each of these costs a miss.
 //   - C5: a key is compared in full on every hit; a hash collision is a miss.
-//   - C6: a cell is immutable from the moment it enters.
+//   - C6: a cell is immutable from the moment it enters. What L2 compressed
+//     decodes to it, or is a miss: a dictionary's number is never used twice.
 //   - C7: every queue is bounded in entries and in bytes, and a full one drops
 //     (I10). Callbacks of the libraries never block.
-//   - C8: the only goroutine of ours ends before Close returns (I11).
+//   - C8: our goroutines, the drain and at times one training, end before Close
+//     returns (I11).
 //   - C9: sizes are gated before the libraries see them; a panic of bigcache
-//     turns L2 off and is never passed on (I12).
+//     turns L2 off, one of a decoder is a miss, and none is passed on (I12).
 //
 // TestRule_search walks every interleaving of a small store and finds a stale
 // read as soon as C1 or C2 is weakened; TestCache_stress does the same with

@@ -14,6 +14,7 @@ type item struct {
 	key   string
 	cell  []byte      // nil: the key is known to be absent
 	used  atomic.Bool // a reader found it here
+	low   bool        // L2 had it when it came up
 }
 
 // What an item takes beside its key and cell: the struct itself; ristretto's

@@ -110,6 +110,11 @@ func (t *l1) put(it *item) bool {
 	return true
 }
 
+// room says whether a thirty-second of the tier is free.
+func (t *l1) room() bool {
+	return t.cache.RemainingCost()-t.pendingBytes.Load() > t.cache.MaxCost()/32
+}
+
 func (t *l1) leave(cost int64) {
 	t.pendingBytes.Add(-cost)
 	t.pendingItems.Add(-1)

@@ -50,9 +50,12 @@ type l2 struct {
 	maxEntry int
 	largest  atomic.Int64 // each shard keeps an encode buffer of the largest it saw
 	broken   atomic.Bool
+	rounds   atomic.Uint64 // entries that went round again
 	hash     hasher
 	ghost    *ghost // of what left
-	scratch  []byte // of the drain goroutine, the only writer
+	marks    marks
+	again    []again // of the drain goroutine: to go in again after the set under way
+	scratch  []byte  // of the drain goroutine, the only writer
 }
 
 type hasher func(key string) uint64
@@ -68,7 +71,7 @@ func ringOf(size int64, codec *codec) int64 {
 	return max((size-codec.reserve(size))/4*3>>20, 1) << 20
 }
 
-func newL2(size int64, hash hasher, codec *codec) (*l2, error) {
+func newL2(size int64, hash hasher, codec *codec, policy Policy) (*l2, error) {
 	ring := ringOf(size, codec)
 	shards := l2MinShards
 	for shards < l2MaxShards && ring/int64(shards)/2 >= l2Shard {
@@ -84,6 +87,9 @@ func newL2(size int64, hash hasher, codec *codec) (*l2, error) {
 	}
 	t := &l2{codec: codec, size: size, ring: ring, shards: shards, maxEntry: int(shard / 4), hash: hash}
 	t.ghost = newGhost(size/4, l2GhostSlot)
+	if policy == PolicySecond {
+		t.marks = newMarks(ring)
+	}
 	perShard := max(int(shard/l2GuessEntry), 10) // bigcache's minimum is 10
 	c, err := bigcache.New(context.Background(), bigcache.Config{
 		Shards: shards,
@@ -136,13 +142,27 @@ func (t *l2) set(it *item) bool {
 	if n := int64(len(it.key) + len(t.scratch) + l2EntryBytes); n > t.largest.Load() {
 		t.largest.Store(n)
 	}
-	return t.cache.Set(it.key, t.scratch) == nil
+	err := t.cache.Set(it.key, t.scratch)
+	// Only now: the callback ran under the shard's lock. What these push out in
+	// turn adds at most so many more, since each clears its mark.
+	for i := 0; i < len(t.again); i++ {
+		if a := t.again[i]; a.key != it.key && t.cache.Set(a.key, a.entry) == nil {
+			t.rounds.Add(1)
+		}
+	}
+	t.again = t.again[:0]
+	return err == nil
 }
 
 // left is bigcache's callback, under the lock of a shard: the ring's head met
 // its tail. It runs inside a set, so on the drain goroutine.
 func (t *l2) left(key string, entry []byte, _ bigcache.RemoveReason) {
-	t.ghost.add(t.hash.Sum64(key), int64(len(key)+len(entry)+l2EntryBytes))
+	hash := t.hash.Sum64(key)
+	if len(t.marks) > 0 && t.marks.take(hash) && len(t.again) < maxAgain {
+		t.again = append(t.again, again{key, entry}) // copies that are ours
+		return
+	}
+	t.ghost.add(hash, int64(len(key)+len(entry)+l2EntryBytes))
 }
 
 // guard keeps a panic of the library from the host (C9). It may have left a
@@ -156,7 +176,7 @@ func (t *l2) guard() {
 // bytes is the ring (preallocated, so always there), the buffers, the maps and
 // the codec.
 func (t *l2) bytes() int64 {
-	n := t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes()
+	n := t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes() + t.marks.bytes()
 	if !t.broken.Load() {
 		n += int64(t.cache.Len()) * l2SlotBytes
 	}

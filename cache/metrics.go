@@ -14,15 +14,16 @@ type Metrics struct {
 	Collisions       uint64 // entries of another key under the same hash
 	Loads, Joins     uint64 // Joins used a load in flight
 
-	Fills   uint64 // loads offered to L1 (or to L2 where L1 is off)
+	Fills   uint64 // loads offered to a tier
 	Refused uint64 // not offered: too large, or the queue was full
 
 	Evictions  uint64 // L1 let an item go
 	Rejects    uint64 // L1 did not admit an item
-	Victims    uint64 // items that L2 took over
+	Victims    uint64 // items that L2 took: loads, and what L1 let go
 	Dropped    uint64 // victims and promotions that found the queue full or L2 unwilling
 	Promotions uint64 // L2 hits that went up
 	Offers     uint64 // cells replaced after a flush
+	Rounds     uint64 // entries of the present L2 that its ring kept once more
 
 	Undecoded    uint64 // entries of L2 whose dictionary is gone
 	RawBytes     uint64 // of cells that went into L2
@@ -128,7 +129,8 @@ func (c *Cache) Metrics() Metrics {
 	}
 	if low := c.l2.Load(); low != nil {
 		m.L2Bytes, m.L2Capacity = low.bytes(), low.ring
-		m.GhostBytes += low.ghost.bytes()
+		m.GhostBytes += low.ghost.bytes() + low.marks.bytes()
+		m.Rounds = low.rounds.Load()
 		if !low.broken.Load() {
 			m.L2Entries = low.cache.Len()
 		}

@@ -102,7 +102,7 @@ func (c *Cache) setL2(size int64) error {
 		c.codec.forget()
 		return nil
 	}
-	low, err := newL2(size, c.options.Hash, &c.codec)
+	low, err := newL2(size, c.options.Hash, &c.codec, c.policy)
 	if err != nil {
 		return fmt.Errorf("%w; the tier is off", err)
 	}
