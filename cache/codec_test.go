@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -153,6 +154,7 @@ func TestCodec_sample_retrains(t *testing.T) {
 	// The goal: another dictionary when the data changed and the ratio is worse,
 	// and none before; the sample is bounded meanwhile.
 	c := newCodec(CodecZstd)
+	c.size.Store(2 * minTrainBytes)
 	feed := func(family, bytes int) {
 		for i := 0; bytes > 0; i++ {
 			cell := state(family, i, 600)
@@ -165,7 +167,7 @@ func TestCodec_sample_retrains(t *testing.T) {
 	feed(1, 2<<20)
 	require.EqualValues(t, 1, c.trainings.Load())
 	// The same again, past the rest of minTrainBytes stored.
-	feed(1, 6*minTrainBytes)
+	feed(1, 5*minTrainBytes)
 	require.Greater(t, c.stored.Load()-c.sampler.since, uint64(minTrainBytes))
 	require.EqualValues(t, 1, c.trainings.Load())
 	t.Logf("ratio %.3f", c.sampler.ratio)
@@ -242,7 +244,7 @@ func TestCache_Get_compressed(t *testing.T) {
 	held := func(mode Codec) int {
 		c := open(t, Options{L2Bytes: 16 << 20, Codec: mode})
 		h := NewHorizon(1)
-		for i := range 60_000 {
+		for i := range 40_000 {
 			fill(t, c, h, i, state(1, i, 700))
 			if i%500 == 0 {
 				c.settle()
@@ -250,7 +252,7 @@ func TestCache_Get_compressed(t *testing.T) {
 		}
 		c.settle()
 		n := 0
-		for i := range 60_000 {
+		for i := range 40_000 {
 			hash, k := key(i)
 			if cell, tier := c.Get(h, hash, k); tier == L2 {
 				require.Equal(t, state(1, i, 700), cell)
@@ -263,7 +265,7 @@ func TestCache_Get_compressed(t *testing.T) {
 		require.Equal(t, mode == CodecAuto, m.Dictionaries > 0)
 		t.Logf("%s: %d cells; %+v", mode, n, m)
 		if mode == CodecAuto && !raceEnabled {
-			hash, k := key(59_999)
+			hash, k := key(39_999)
 			require.LessOrEqual(t, testing.AllocsPerRun(2000, func() {
 				if _, tier := c.Get(h, hash, k); tier != L2 {
 					t.Fatal(tier)
@@ -304,4 +306,20 @@ func BenchmarkCodec(b *testing.B) {
 			})
 		}
 	}
+}
+
+func TestCache_Close_training(t *testing.T) {
+	// The goal: C8. Close waits for a training that is under way.
+	c, err := New(Options{L2Bytes: 2 << 20})
+	require.NoError(t, err)
+	c.codec.wait.Add(1)
+	closed := make(chan error)
+	go func() { closed <- c.Close() }()
+	select {
+	case <-closed:
+		t.Fatal("Close left a training behind")
+	case <-time.After(20 * time.Millisecond):
+	}
+	c.codec.wait.Done()
+	require.NoError(t, <-closed)
 }

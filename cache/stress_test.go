@@ -270,6 +270,15 @@ func TestCache_stress(t *testing.T) {
 		require.NotZero(t, m.L1Hits)
 		require.NotZero(t, m.L2Hits)
 	})
+	for _, o := range []Options{
+		{Policy: PolicyVictim, Codec: CodecZstd}, {Policy: PolicyProbation, Codec: CodecS2}, {Policy: PolicySecond, Codec: CodecZstd},
+	} {
+		o.L1Bytes, o.L2Bytes = 1<<20, 1<<20
+		t.Run(fmt.Sprintf("policy=%s/codec=%s", o.Policy, o.Codec), func(t *testing.T) {
+			m := stress(t, o, spread, 700*time.Millisecond, false)
+			require.NotZero(t, m.StoredBytes)
+		})
+	}
 	t.Run("L2=off", func(t *testing.T) {
 		stress(t, Options{L1Bytes: 1 << 20}, spread, 700*time.Millisecond, false)
 	})

@@ -22,7 +22,7 @@ const (
 	worse       = 1.2 // times that ratio: train again
 	// A dictionary must last: with maxDicts alive, whatever the ring holds was
 	// made with one of them.
-	minTrainBytes = 8 << 20
+	minTrainBytes = 4 << 20
 )
 
 // sampler keeps cells for the next dictionary. It belongs to the drain
