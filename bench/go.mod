@@ -8,6 +8,7 @@ require (
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/dgraph-io/badger/v4 v4.9.2
 	github.com/holdfastdb/holdfast v0.0.0-00010101000000-000000000000
+	github.com/maypok86/otter/v2 v2.4.0
 	go.etcd.io/bbolt v1.4.3
 )
 

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/holdfastdb/holdfast/cache"
+	"github.com/maypok86/otter/v2"
+)
+
+// design is one way to spend the memory.
+type design struct {
+	name  string
+	l1    float64 // share of the memory; the rest is L2's
+	otter bool
+	o     cache.Options
+}
+
+var designs = []design{
+	{name: "L1 only", l1: 1},
+	{name: "otter v2", otter: true},
+	{name: "victim, plain, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyVictim, Codec: cache.CodecOff}},
+	{name: "probation, plain, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation, Codec: cache.CodecOff}},
+	{name: "second, plain, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicySecond, Codec: cache.CodecOff}},
+	{name: "victim, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyVictim}},
+	{name: "probation, S2, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation, Codec: cache.CodecS2}},
+	{name: "probation, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation}},
+	{name: "second, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicySecond}},
+	{name: "probation, zstd, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicyProbation}},
+	{name: "second, zstd, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicySecond}},
+}
+
+// outcome is what a replay counted in its second half.
+type outcome struct {
+	reads, l1, l2 int
+	nanos         float64 // a call of Get, measured
+	packed        bool    // L2 held compressed cells
+	dropped       uint64
+}
+
+const (
+	sampled = 16  // of so many reads one is timed
+	pace    = 128 // misses between waits: a real miss leaves time for what follows it
+)
+
+func (d design) run(t []uint32, memory int64) (outcome, error) {
+	if d.otter {
+		return runOtter(t, memory)
+	}
+	o := d.o
+	o.L1Bytes = int64(float64(memory) * d.l1)
+	o.L2Bytes = memory - o.L1Bytes
+	c, err := cache.New(o)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer c.Close()
+	h := cache.NewHorizon(1)
+	var key [8]byte
+	var out outcome
+	var timed, spent time.Duration
+	misses := 0
+	for i, k := range t {
+		binary.BigEndian.PutUint64(key[:], uint64(k))
+		hash := mix(uint64(k))
+		var start time.Time
+		if i%sampled == 0 {
+			start = time.Now()
+		}
+		_, tier := c.Get(h, hash, key[:])
+		if i%sampled == 0 {
+			spent += time.Since(start)
+			timed++
+		}
+		if tier == cache.Miss {
+			if _, err := c.Load(h, hash, key[:], func() ([]byte, error) { return value(k), nil }); err != nil {
+				return outcome{}, err
+			}
+			if misses++; misses%pace == 0 {
+				for c.Metrics().QueuedBytes > 0 {
+					time.Sleep(20 * time.Microsecond)
+				}
+			}
+		}
+		if i >= len(t)/2 {
+			out.count(tier)
+		}
+	}
+	m := c.Metrics()
+	out.nanos = float64(spent) / float64(timed)
+	out.packed = m.StoredBytes < m.RawBytes*9/10
+	out.dropped = m.Dropped
+	return out, nil
+}
+
+func (o *outcome) count(t cache.Tier) {
+	o.reads++
+	switch t {
+	case cache.L1:
+		o.l1++
+	case cache.L2:
+		o.l2++
+	}
+}
+
+func runOtter(t []uint32, memory int64) (outcome, error) {
+	c, err := otter.New(&otter.Options[uint64, []byte]{
+		MaximumWeight: uint64(memory),
+		Weigher: func(_ uint64, v []byte) uint32 {
+			return uint32(len(v) + len(v)/16 + overhead) // as we charge L1
+		},
+		Executor: func(f func()) { f() },
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	defer c.StopAllGoroutines()
+	var out outcome
+	var timed, spent time.Duration
+	for i, k := range t {
+		var start time.Time
+		if i%sampled == 0 {
+			start = time.Now()
+		}
+		_, ok := c.GetIfPresent(uint64(k))
+		if i%sampled == 0 {
+			spent += time.Since(start)
+			timed++
+		}
+		tier := cache.L1
+		if !ok {
+			tier = cache.Miss
+			c.Set(uint64(k), value(k))
+		}
+		if i >= len(t)/2 {
+			out.count(tier)
+		}
+	}
+	out.nanos = float64(spent) / float64(timed)
+	return out, nil
+}
