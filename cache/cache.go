@@ -8,7 +8,8 @@ import (
 	"github.com/holdfastdb/holdfast/yield"
 )
 
-// Options size the tiers. None of them changes a result.
+// Options size the tiers. None of them changes a result. The defaults, and
+// half of the memory for each tier, are by docs/decisions/0011.
 type Options struct {
 	// L1Bytes bounds L1 with all its overheads. Below 512 KiB the tier is off.
 	L1Bytes int64

@@ -31,21 +31,25 @@ func (o outcome) cost(miss float64) float64 {
 func main() {
 	suite := flag.String("suite", "quick", "quick (32 MiB, under two minutes) or full (128 MiB)")
 	only := flag.String("designs", "", "those whose name contains this, and L1 only")
+	count := flag.Int("reads", 0, "of each trace; 0: by suite")
 	flag.Parse()
-	if err := run(*suite, *only); err != nil {
+	if err := run(*suite, *only, *count); err != nil {
 		fmt.Fprintln(os.Stderr, "sim:", err)
 		os.Exit(1)
 	}
 }
 
-func run(suite, only string) error {
-	memory, reads := int64(32<<20), 400_000
+func run(suite, only string, count int) error {
+	memory, reads := int64(32<<20), 250_000
 	switch suite {
 	case "quick":
 	case "full":
 		memory, reads = 128<<20, 4_000_000
 	default:
 		return fmt.Errorf("no such suite: %q", suite)
+	}
+	if count > 0 {
+		reads = count
 	}
 	mean := meanValue()
 	p := params{
