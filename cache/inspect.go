@@ -21,8 +21,9 @@ func (c *Cache) Inspect(h *Horizon, hash uint64, key []byte) (upper, lower Held)
 	see := func(in *Held, stamp uint64, cell []byte) {
 		in.Has, in.Cell, in.Stamp, in.Fresh = true, cell, stamp, h.Fresh(stamp, hash, key)
 	}
-	if upper.On = c.l1 != nil; upper.On && c.l1.has(hash) {
-		c.l1.cache.IterValues(func(it *item) bool {
+	up, low := c.upper(), c.l2.Load()
+	if upper.On = up != nil; upper.On && up.has(hash) {
+		up.cache.IterValues(func(it *item) bool {
 			if it == nil || it.hash != hash || !it.holds(key) {
 				return false
 			}
@@ -30,9 +31,11 @@ func (c *Cache) Inspect(h *Horizon, hash uint64, key []byte) (upper, lower Held)
 			return true
 		})
 	}
-	if lower.On = c.l2 != nil; lower.On {
-		if stamp, cell, ok := c.l2.get(string(key)); ok {
-			see(&lower, stamp, cell)
+	if lower.On = low != nil; lower.On {
+		if stamp, entry, ok := low.find(view(key)); ok {
+			if cell, err := c.codec.decode(entry); err == nil { // else no read has it either
+				see(&lower, stamp, cell)
+			}
 		}
 	}
 	return upper, lower

@@ -16,7 +16,7 @@ func TestCache_Inspect(t *testing.T) {
 	require.Equal(t, Held{On: true}, lower)
 
 	fill(t, c, h, 1, []byte("one"))
-	require.True(t, c.l2.set(newItem(0, hash, string(k), []byte("zero"))))
+	require.True(t, c.l2.Load().set(newItem(0, hash, string(k), []byte("zero"))))
 	c.settle()
 	before := c.Metrics()
 	upper, lower = c.Inspect(h, hash, k)

@@ -78,6 +78,7 @@ func TestEngine_allocations(t *testing.T) {
 // brings key there.
 func onlyL2(t *testing.T, e *Engine, key []byte) {
 	t.Helper()
+	e.governor.still.Store(true)
 	c, err := cache.New(cache.Options{L2Bytes: 4 << 20})
 	require.NoError(t, err)
 	require.NoError(t, e.cache.Close())

@@ -142,10 +142,12 @@ func (e *Engine) admit(ctx context.Context, b *Batch) error {
 			return err
 		}
 	}
-	if !e.stall.on.Load() {
-		return nil
+	if e.stall.on.Load() {
+		if err := e.waitStall(ctx, &e.stall.on, "flushes are behind"); err != nil {
+			return err
+		}
 	}
-	return e.waitStall(ctx, &e.stall.on, "flushes are behind")
+	return e.awaitMemory(ctx)
 }
 
 // writable is nil, or why nothing can be written until a reopen. L3 is asked, too: a
@@ -286,13 +288,13 @@ const maxFragments = 512
 // may be frozen.
 func (e *Engine) between(last uint64) {
 	v := e.view.Load()
-	full := v.active.Bytes() >= e.shares.generation || v.active.Fragments() >= maxFragments
+	full := v.active.Bytes() >= e.shares().generation || v.active.Fragments() >= maxFragments
 	// A flush for the log's sake alone must be worth it: what keeps the log long may
 	// be a pin, which no flush ends.
-	if !full && (v.active.Bytes() < e.shares.generation/8 || e.log.LiveBytes() < e.shares.log) {
+	if !full && (v.active.Bytes() < e.shares().generation/8 || e.log.LiveBytes() < e.shares().log) {
 		return
 	}
-	if len(v.frozen) < e.shares.frozen {
+	if len(v.frozen) < e.shares().frozen {
 		e.rotate(last)
 	} else if full && !e.stall.on.Load() {
 		e.stall.on.Store(true)
@@ -303,7 +305,7 @@ func (e *Engine) between(last uint64) {
 // freeze sends the active generation down, unless as many as may wait do so already.
 func (e *Engine) freeze() (frozen bool) {
 	_ = e.log.Barrier(func(last uint64) { // fails only with the log, which tells its writers
-		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
+		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares().frozen {
 			e.rotate(last)
 			frozen = true
 		}

@@ -671,7 +671,7 @@ func TestEngine_Put_stalls(t *testing.T) {
 	}
 	m := e.Metrics()
 	require.NotZero(t, m.Flush.Flushes)
-	require.LessOrEqual(t, most, (int64(e.shares.frozen)+1)*e.shares.generation*3/2)
+	require.LessOrEqual(t, most, (int64(e.shares().frozen)+1)*e.shares().generation*3/2)
 	for i := range 8000 {
 		ok, err := e.Has(fmt.Appendf(nil, "key-%08d", i))
 		require.NoError(t, err)
@@ -733,7 +733,7 @@ func TestSnapshot_givesWay(t *testing.T) {
 	require.Equal(t, 11, n)
 	_, err = s.Get([]byte("k0000"))
 	require.ErrorIs(t, err, ErrSnapshotTooOld)
-	require.LessOrEqual(t, e.Metrics().Snapshots.PinnedBytes, e.shares.pinned)
+	require.LessOrEqual(t, e.Metrics().Snapshots.PinnedBytes, e.shares().pinned)
 }
 
 // Goal: concurrent batches are seen whole or not at all, by snapshots and scans.

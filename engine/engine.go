@@ -21,7 +21,6 @@ import (
 type Engine struct {
 	dir    string
 	opts   Options
-	shares shares
 	logger *slog.Logger
 	lock   *dirLock
 	uuid   [16]byte
@@ -50,6 +49,9 @@ type Engine struct {
 
 	snapMu    sync.Mutex
 	snapshots map[*Snapshot]struct{}
+
+	limits   atomic.Pointer[shares] // see Engine.shares
+	governor governor
 
 	blobs      blobs
 	collecting yield.Mutex // held by who removes or rewrites packs, and by checkpoints
@@ -116,6 +118,7 @@ func (e *Engine) release() error {
 			first = err
 		}
 	}
+	e.governor.gc.end()
 	if e.cache != nil {
 		keep(e.cache.Close())
 	}

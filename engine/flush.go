@@ -184,7 +184,7 @@ func (e *Engine) swapBase(gen frozen, base *storage.Snapshot) {
 	record := newRecord(gen.Generation)
 	e.viewMu.Lock()
 	v := e.view.Load()
-	e.view.Store(v.without(base, record, e.shares.records))
+	e.view.Store(v.without(base, record, e.shares().records))
 	e.viewMu.Unlock()
 	yield.Point("flush.old base")
 	v.base.Release() // the view's own reference; snapshots have theirs
@@ -243,7 +243,7 @@ func (e *Engine) Flush(ctx context.Context) error {
 				if len(v.frozen) > 0 {
 					target = v.frozen[0].last
 				}
-			case len(v.frozen) < e.shares.frozen:
+			case len(v.frozen) < e.shares().frozen:
 				e.rotate(last)
 				target, frozen = last, true
 			}
@@ -308,7 +308,7 @@ func (e *Engine) awaitFlush(ctx context.Context, target uint64) error {
 		enough := f.failed >= failed+tries
 		done, changed, err := f.flushed >= target, f.changed, f.err
 		if target == 0 {
-			done = f.flushed > start || len(e.view.Load().frozen) < e.shares.frozen
+			done = f.flushed > start || len(e.view.Load().frozen) < e.shares().frozen
 		}
 		f.mu.Unlock()
 		switch {

@@ -171,6 +171,7 @@ func TestEngine_Inspect_large(t *testing.T) {
 // Goal: what L1 let go is seen in L2.
 func TestEngine_Inspect_L2(t *testing.T) {
 	e := open(t, t.TempDir(), Options{Sync: SyncNever})
+	e.governor.still.Store(true)
 	const n = 8000
 	for i := range n {
 		require.NoError(t, e.Put(fmt.Appendf(nil, "k%05d", i), make([]byte, 300)))
@@ -180,7 +181,7 @@ func TestEngine_Inspect_L2(t *testing.T) {
 		require.Len(t, get(t, e, fmt.Sprintf("k%05d", i)), 300)
 	}
 	require.Eventually(t, func() bool {
-		for i := range n {
+		for i := n - 1; i >= 0; i-- { // what was read last found L1 full
 			all, answers, in := layers(t, e, fmt.Sprintf("k%05d", i))
 			if answers != "L2" {
 				continue

@@ -18,6 +18,7 @@ type Metrics struct {
 	// would make readers share a line.
 	MapHits, MapAbsent uint64
 
+	Memory    MemoryMetrics
 	Map       MapMetrics
 	Cache     cache.Metrics
 	Storage   storage.Metrics
@@ -95,7 +96,7 @@ func (e *Engine) Metrics() Metrics {
 		MapHits:    e.reads.mapHits.Load(),
 		MapAbsent:  e.reads.mapAbsent.Load(),
 		Map: MapMetrics{
-			Bytes: v.bytes(), Limit: e.shares.generation,
+			Bytes: v.bytes(), Limit: e.shares().generation,
 			Shards: v.active.Shards(), Frozen: len(v.frozen),
 		},
 		Cache:   e.cache.Metrics(),
@@ -115,6 +116,7 @@ func (e *Engine) Metrics() Metrics {
 	m.Flush.Failed = e.flusher.failed
 	e.flusher.mu.Unlock()
 	m.Collect = e.collectMetrics()
+	m.Memory = e.memory()
 	e.stall.mu.Lock()
 	m.Stall = StallMetrics{e.stall.count, e.stall.total}
 	e.stall.mu.Unlock()

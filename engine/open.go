@@ -53,14 +53,19 @@ func Open(dir string, o *Options) (*Engine, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	e := &Engine{
-		dir: dir, opts: opts, shares: opts.shares(), logger: opts.Logger,
+		dir: dir, opts: opts, logger: opts.Logger,
 		life: life, end: end, closed: make(chan struct{}),
 		snapshots: make(map[*Snapshot]struct{}),
 	}
 	e.batches.New = func() any { return new(Batch) }
 	e.gate.init()
+	e.governor.init(e)
 	if err := e.open(); err != nil {
 		end()
+		if e.log != nil {
+			err = errors.Join(err, e.log.Close())
+		}
+		e.workers.Wait() // before the rooms go
 		return nil, door(errors.Join(err, e.release()))
 	}
 	return e, nil
@@ -94,6 +99,7 @@ func (e *Engine) open() error {
 	}
 	e.found = recovered(rec, mark, time.Since(began))
 	if e.opts.ReadOnly {
+		e.background(e.runGovernor)
 		return nil
 	}
 	// Every check has passed: L3 is the newest there was.
@@ -108,6 +114,7 @@ func (e *Engine) open() error {
 	if e.log, err = rec.Start(); err != nil {
 		return err
 	}
+	e.background(e.runGovernor)
 	e.background(e.runFlusher)
 	e.removeOrphans()
 	e.background(e.runCollector)
@@ -137,7 +144,7 @@ func (e *Engine) shortenLog() error {
 	little := e.view.Load().bytes() < littleBytes
 	var last uint64
 	if err := e.log.Barrier(func(now uint64) {
-		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares.frozen {
+		if v := e.view.Load(); !v.active.Empty() && len(v.frozen) < e.shares().frozen {
 			e.rotate(now)
 			last = now
 		}
@@ -252,7 +259,7 @@ func (e *Engine) create() (wal.State, error) {
 func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 	o := &e.opts
 	e.store, err = storage.Open(storage.Options{
-		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), CacheBytes: e.shares.blocks,
+		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), CacheBytes: e.shares().blocks,
 		ReadOnly: o.ReadOnly, Create: st.Flushed == 0 && !o.ReadOnly, Hold: true, Logger: o.Logger,
 	})
 	if errors.Is(err, os.ErrNotExist) && st.Flushed == 0 {
@@ -277,7 +284,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 	e.packs, err = mmap.Open(mmap.Options{
 		FS: o.FS, Dir: o.FS.PathJoin(e.dir, packsName), UUID: e.uuid, OwnerEpoch: st.OwnerEpoch + 1,
 		NextPack: st.PackHigh + 1, ReadOnly: o.ReadOnly, NoMap: o.NoMap,
-		MaxMappedBytes: e.shares.mapped, Compression: o.Compression.mmap(), Logger: o.Logger,
+		MaxMappedBytes: e.shares().mapped, Compression: o.Compression.mmap(), Logger: o.Logger,
 	})
 	if err != nil {
 		return mark, err
@@ -288,7 +295,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 			return mark, err
 		}
 	}
-	e.cache, err = cache.New(cache.Options{L1Bytes: e.shares.l1, L2Bytes: e.shares.l2})
+	e.cache, err = cache.New(cache.Options{L1Bytes: e.shares().l1, L2Bytes: e.shares().l2})
 	return mark, err
 }
 
@@ -365,7 +372,7 @@ func (e *Engine) replay(lsn uint64, payload []byte, _ uint32) error {
 		return fmt.Errorf("commit %d: %w", lsn, err)
 	}
 	e.clock.Publish(lsn)
-	if v := e.view.Load(); v.active.Bytes() >= e.shares.generation {
+	if v := e.view.Load(); v.active.Bytes() >= e.shares().generation {
 		e.rotate(lsn)
 	}
 	return nil

@@ -104,6 +104,11 @@ type Options struct {
 	LargeValue int
 	// Compression of large values. Zero is CompressAuto.
 	Compression Compression
+	// TuneGC lets the store set the collector of the whole process, so that the heap
+	// stays inside MemoryBudget: its percent between 25 and 100 and its memory limit,
+	// both put back by Close. Off by default, because the host's own heap feels it. Of
+	// several stores in a process the first has it.
+	TuneGC bool
 	// NoMap reads large values by copy and never through a mapping.
 	NoMap bool
 	// SegmentBytes fixes the size of a log segment. Zero lets it grow with the
@@ -191,7 +196,7 @@ func (o *Options) withDefaults() (Options, error) {
 	return c, nil
 }
 
-// shares is how the one memory number is divided. The Go heap may stand at twice
+// shares is how the one memory number is divided at first; the governor moves them. The Go heap may stand at twice
 // what is live in it before the collector catches up, so what lives there
 // (generations, L1, L2, records) gets less than half of the budget.
 type shares struct {
@@ -205,8 +210,9 @@ type shares struct {
 	log        int64 // live bytes of the log, which bounds the time of a recovery
 }
 
-func (o *Options) shares() shares {
-	b := o.MemoryBudget
+func (o *Options) shares() shares { return sharesOf(o.MemoryBudget, o.SegmentBytes) }
+
+func sharesOf(b, segmentBytes int64) shares {
 	return shares{
 		generation: b / 8,
 		frozen:     1,
@@ -218,7 +224,7 @@ func (o *Options) shares() shares {
 		blocks:  b / 12,
 		records: b / 64,
 		mapped:  b / 8,
-		log:     max(b, 64<<20, 4*o.SegmentBytes),
+		log:     max(b, 64<<20, 4*segmentBytes),
 	}
 }
 

@@ -82,7 +82,7 @@ func TestOpen_logOfManyGenerations(t *testing.T) {
 		e, err = Open("/store", o)
 		require.NoError(t, err, "the disk is still full")
 		for _, g := range e.view.Load().generations() {
-			require.Less(t, g.Bytes(), e.shares.generation*3/2)
+			require.Less(t, g.Bytes(), e.shares().generation*3/2)
 		}
 		for i := range n {
 			ok, err := e.Has(fmt.Appendf(nil, "k%06d", i))

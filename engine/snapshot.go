@@ -213,7 +213,7 @@ func (e *Engine) boundSnapshots() {
 	defer e.snapMu.Unlock()
 	for len(e.snapshots) > 0 {
 		bytes, oldest := e.pinnedLocked()
-		if bytes <= e.shares.pinned {
+		if bytes <= e.shares().pinned {
 			return
 		}
 		e.logger.Warn("snapshot gave way", "lsn", oldest.at, "age", time.Since(oldest.made), "pinned", bytes)

@@ -20,13 +20,12 @@ func (ws *windows) touch(w *window, i uint64, n int64) bool {
 	if w.isTouched(i) {
 		return true
 	}
-	if n > ws.maxWarm {
-		return false
-	}
 	ws.mu.Lock()
 	var victims []*window
 	var ok bool
-	if !w.isTouched(i) {
+	if n > ws.maxWarm {
+		// Cooling everything would not make room.
+	} else if !w.isTouched(i) {
 		victims = ws.roomLocked(n)
 		if ok = ws.warm+n <= ws.maxWarm; ok {
 			w.touched[i/32].Or(1 << (i % 32))
@@ -65,6 +64,15 @@ func (ws *windows) enter(w *window) {
 		}
 		ws.warmLocked(w, n)
 	}
+	ws.mu.Unlock()
+	ws.giveBack(victims)
+}
+
+// bound changes how much may be resident.
+func (ws *windows) bound(n int64) {
+	ws.mu.Lock()
+	ws.maxWarm = n
+	victims := ws.roomLocked(0)
 	ws.mu.Unlock()
 	ws.giveBack(victims)
 }

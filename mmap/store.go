@@ -200,6 +200,17 @@ func (s *Store) Packs() []uint64 {
 // budget asks for it.
 func (s *Store) DropMappings() { s.windows.drop(false) }
 
+// SetMaxMapped changes Options.MaxMappedBytes: pages above a smaller bound are given back
+// before it returns, except where Views and Bytes have them.
+func (s *Store) SetMaxMapped(n int64) { s.windows.bound(n) }
+
+// Resident is how much of the mapped values is resident, by count.
+func (s *Store) Resident() int64 {
+	s.windows.mu.Lock()
+	defer s.windows.mu.Unlock()
+	return s.windows.warm
+}
+
 // Metrics is a moment of the store's counters.
 type Metrics struct {
 	Packs         int

@@ -53,13 +53,13 @@ func (w *window) setVerified(i uint64) { w.verified[i/32].Or(1 << (i % 32)) }
 // needed, oldest first.
 type windows struct {
 	maxBytes int64 // of address space
-	maxWarm  int64 // resident
 	maxCount int
 
-	mu    sync.Mutex // guards all below
-	m     map[windowKey]*window
-	lru   list.List // of *window that nobody pins, oldest first
-	bytes int64     // mapped, in whole pages
+	mu      sync.Mutex // guards all below
+	maxWarm int64      // resident
+	m       map[windowKey]*window
+	lru     list.List // of *window that nobody pins, oldest first
+	bytes   int64     // mapped, in whole pages
 	// Of *window with pages to give back, oldest first: not pinned, and pinned.
 	idle, busy list.List
 	warm       int64 // resident by our count

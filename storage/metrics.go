@@ -1,6 +1,11 @@
 package storage
 
-import "github.com/cockroachdb/pebble/v2"
+import (
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
 
 // Metrics is what L3 costs and does.
 type Metrics struct {
@@ -94,3 +99,33 @@ func (s *Store) bytesLive() uint64 {
 }
 
 func liveBytes(p *pebble.Metrics) uint64 { return p.Table.Local.LiveSize }
+
+// Memory is what L3 takes outside of the Go heap.
+type Memory struct {
+	Blocks int64 // of the block cache
+	Tables int64 // open tables and the memtable; some seconds old
+}
+
+const tablesEvery = 2 * time.Second
+
+// Memory is cheap enough to be asked often. Zero after Close.
+func (s *Store) Memory() Memory {
+	if s.enter() != nil {
+		return Memory{}
+	}
+	defer s.leave()
+	t := &s.inTables
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := time.Now(); now.Sub(t.at) > tablesEvery {
+		p := s.db.Metrics()
+		t.bytes, t.at = p.FileCache.Size+int64(p.MemTable.Size), now
+	}
+	return Memory{Blocks: s.cache.Size(), Tables: t.bytes}
+}
+
+type tableBytes struct {
+	mu    sync.Mutex
+	at    time.Time
+	bytes int64
+}

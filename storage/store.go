@@ -31,12 +31,13 @@ type Store struct {
 
 	format sstable.TableFormat // of the tables an ingest builds
 
-	current atomic.Pointer[Snapshot] // the store holds one reference to it
-	epoch   atomic.Uint64            // goes up with each compaction; see slots.go
-	mark    atomic.Pointer[markState]
-	indexed atomic.Bool // the index of blobs is exact
-	seen    sublevelCache
-	faults  faultLog
+	current  atomic.Pointer[Snapshot] // the store holds one reference to it
+	epoch    atomic.Uint64            // goes up with each compaction; see slots.go
+	mark     atomic.Pointer[markState]
+	indexed  atomic.Bool // the index of blobs is exact
+	seen     sublevelCache
+	inTables tableBytes
+	faults   faultLog
 
 	// life ends when the store closes or the write gate does: work that would
 	// wait for a compaction stops waiting.

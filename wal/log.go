@@ -203,6 +203,21 @@ type Metrics struct {
 	LiveBytes        int64
 }
 
+// GroupBytes is the memory of groups that form, are written and wait for use.
+func (l *Log) GroupBytes() int64 {
+	l.groupMu.Lock()
+	defer l.groupMu.Unlock()
+	largest, sum := 0, 0
+	see := func(g *group) { largest, sum = max(largest, cap(g.buf)), sum+cap(g.buf) }
+	for _, g := range l.free {
+		see(g)
+	}
+	if l.forming != nil {
+		see(l.forming)
+	}
+	return int64(sum+largest) + 2*bufferBytes // one more is being written, at most
+}
+
 // Metrics is a snapshot.
 func (l *Log) Metrics() Metrics {
 	live := l.LiveBytes()

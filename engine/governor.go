@@ -1,0 +1,297 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfastdb/holdfast/cache"
+	"github.com/holdfastdb/holdfast/yield"
+)
+
+// governor keeps the store inside its one memory number (I10). It measures what every
+// tier really takes, lets the caches have what generations and mappings do not use, and
+// takes it back when they do. Above the budget it makes the tiers smaller; above the hard
+// limit writers wait for a flush.
+type governor struct {
+	full     atomic.Bool   // writers wait; see waitStall
+	still    atomic.Bool   // no turns: tests that need the shares as they are
+	pressure atomic.Uint64 // bits of a float64
+
+	mu     sync.Mutex // guards the fields up to the next blank line
+	budget int64
+	why    string
+
+	turn    sync.Mutex // guards the fields below; held for a whole turn, which may wait for the disk
+	squeeze float64    // at most 1: what is left of the shares after the account was above the budget
+	maps    peak       // bytes of generations
+	pages   peak       // resident bytes of large values
+	split   split
+	resized time.Time // when L2 last was
+	gc      collectorTuning
+}
+
+const (
+	governEvery  = 200 * time.Millisecond
+	hardLimit    = 1.15 // of the budget, by the account
+	leastSqueeze = 0.25
+	leastL2      = 1 << 20 // a smaller one is off, and its room L1's
+	// shrinkStep and growStep are how much of the shares a turn takes away above the
+	// budget and gives back below ninety percent of it.
+	shrinkStep = 0.9
+	growStep   = 1.03
+)
+
+func (g *governor) init(e *Engine) {
+	g.budget, g.squeeze = e.opts.MemoryBudget, 1
+	s := e.opts.shares()
+	g.split.part = float64(s.l2) / float64(s.l1+s.l2)
+	e.limits.Store(&s)
+}
+
+// shares is how the budget is divided now.
+func (e *Engine) shares() *shares { return e.limits.Load() }
+
+// runGovernor takes a turn now and then. Not under chosen orders: what it measures is the
+// process's and not the seed's.
+func (e *Engine) runGovernor() {
+	if yield.Enabled {
+		return
+	}
+	t := time.NewTicker(governEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if !e.governor.still.Load() {
+				e.govern()
+			}
+		case <-e.life.Done():
+			return
+		}
+	}
+}
+
+// govern is one turn: measure, decide, apply.
+func (e *Engine) govern() {
+	g := &e.governor
+	g.turn.Lock()
+	defer g.turn.Unlock()
+	m, why := e.measure(), ""
+	g.mu.Lock()
+	m.Budget = g.budget
+	g.mu.Unlock()
+	g.maps.see(m.Generations + m.Pinned)
+	g.pages.see(m.Mapped)
+	switch over := float64(m.Used) / float64(m.Budget); {
+	case over > 1 && g.squeeze > leastSqueeze:
+		g.squeeze = max(leastSqueeze, g.squeeze*max(shrinkStep, 1/over))
+		why = fmt.Sprintf("the account is at %.2f of the budget", over)
+	case over < 0.9 && g.squeeze < 1:
+		g.squeeze = min(1, g.squeeze*growStep)
+		why = "there is room below the budget again"
+	}
+	if s := g.split.look(e.cache.Metrics()); s != "" {
+		why = s
+	}
+	if why != "" {
+		g.mu.Lock()
+		g.why = why
+		g.mu.Unlock()
+	}
+	e.apply(g.divide(&e.opts, &m))
+	g.gc.tune(&e.opts, &m)
+
+	// Waiting must have an end: only for generations that a flush takes down.
+	full := float64(m.Used) > hardLimit*float64(m.Budget) && m.Generations > m.Budget/64
+	if g.full.Swap(full) && !full {
+		e.stall.wake()
+	}
+	if full {
+		e.packs.DropMappings()
+		if e.log != nil {
+			e.freeze()
+		}
+	}
+	g.pressure.Store(math.Float64bits(pressure(&m, e.shares().generation, e.stall.on.Load() || full)))
+}
+
+// divide makes shares of the budget. Generations and mappings may always have theirs;
+// what they did not use lately, L1 and L2 have meanwhile.
+func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
+	s := sharesOf(m.Budget, o.SegmentBytes)
+	s.blocks = o.shares().blocks // L3's block cache keeps its size
+	maps := max(min(g.maps.bytes*5/4, 2*s.generation), g.maps.bytes, s.generation/4)
+	pages := max(min(g.pages.bytes*5/4, s.mapped), s.mapped/8)
+	room := float64(m.Budget-max(s.blocks, m.Blocks)-m.Tables-pages)/max(m.HeapFactor, 1.5) - float64(maps+s.records+m.Log+m.Blobs)
+	room = min(max(room, float64(m.Budget/24)), float64(m.Budget)/2.5) * g.squeeze
+	if s.l2 = int64(room * g.split.part); s.l2 < leastL2 {
+		s.l2 = 0
+	}
+	s.l1 = int64(room) - s.l2
+	s.mapped = int64(float64(s.mapped) * g.squeeze)
+	s.generation = int64(float64(s.generation) * max(g.squeeze, 0.5))
+	return s
+}
+
+// apply lets the rooms know. L1 grows by steps, so that a moment's room does not fill with
+// what has to go a moment later. L2, which loses what it has when its size changes,
+// follows a large difference only, and not often while there is room.
+func (e *Engine) apply(s shares) {
+	g, was := &e.governor, e.shares()
+	rest := time.Since(g.resized) < splitRest && g.squeeze == 1
+	if d := s.l2 - was.l2; rest || was.l2 > 0 && s.l2 > 0 && d < was.l2/2 && -d < was.l2/3 {
+		s.l1, s.l2 = max(s.l1+s.l2-was.l2, s.l1/2), was.l2
+	}
+	if s.l1 > was.l1 {
+		s.l1 = min(s.l1, was.l1+was.l1/8+1<<20)
+	}
+	if d := s.l1 - was.l1; s.l2 == was.l2 && max(d, -d) < was.l1/16 {
+		s.l1 = was.l1 // a new size costs L1 its ghosts
+	}
+	if s.l2 != was.l2 {
+		g.resized = time.Now()
+	}
+	e.limits.Store(&s)
+	if s.l1 != was.l1 || s.l2 != was.l2 {
+		if err := e.cache.Resize(s.l1, s.l2); err != nil {
+			e.logger.Warn("a cache is not resized", "l1", s.l1, "l2", s.l2, "error", err)
+		}
+	}
+	e.packs.SetMaxMapped(s.mapped)
+}
+
+// pressure rises from 0 at three quarters of the budget, or of what generations may
+// take, to 1 where writers wait.
+func pressure(m *MemoryMetrics, generation int64, stalled bool) float64 {
+	if stalled {
+		return 1
+	}
+	most := max(float64(m.Used)/(hardLimit*float64(m.Budget)), float64(m.Generations)/float64(2*generation))
+	return min(max((most-0.75)/0.25, 0), 0.99)
+}
+
+// Pressure says how close the store is to making writers wait for memory, from 0, no
+// need to care, to 1, they wait. It is some 200 ms old and costs nothing to ask.
+func (e *Engine) Pressure() float64 {
+	return math.Float64frombits(e.governor.pressure.Load())
+}
+
+// SetMemoryBudget changes Options.MemoryBudget while the store is open. Tiers follow
+// within a second: they are made smaller at once and grow as they are used. L3's block
+// cache, a twelfth of the budget at Open, keeps its size.
+func (e *Engine) SetMemoryBudget(bytes int64) error {
+	if !e.gate.enter(0) {
+		return ErrClosed
+	}
+	defer e.gate.leave(0)
+	if bytes < minBudget || bytes < 3*e.opts.shares().blocks {
+		return fmt.Errorf("%w: SetMemoryBudget: %d bytes: at least %d MiB, and a quarter of what Open got", ErrArgument, bytes, minBudget>>20)
+	}
+	e.governor.mu.Lock()
+	e.governor.budget = bytes
+	e.governor.why = "the budget was changed"
+	e.governor.mu.Unlock()
+	e.govern()
+	return nil
+}
+
+// memory is the account for Metrics.
+func (e *Engine) memory() MemoryMetrics {
+	m := e.measure()
+	m.Pressure, m.Resident = e.Pressure(), residentBytes()
+	g := &e.governor
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m.Budget, m.Why = g.budget, g.why
+	s := e.shares()
+	m.GenerationLimit, m.L1Limit, m.L2Limit, m.MappedLimit = s.generation, s.l1, s.l2, s.mapped
+	return m
+}
+
+// awaitMemory waits while the store is above its hard limit.
+func (e *Engine) awaitMemory(ctx context.Context) error {
+	if !e.governor.full.Load() {
+		return nil
+	}
+	return e.waitStall(ctx, &e.governor.full, "memory is above MemoryBudget")
+}
+
+// peak remembers the most that was seen, and forgets it within some ten seconds.
+type peak struct{ bytes int64 }
+
+func (p *peak) see(now int64) { p.bytes = max(now, p.bytes-p.bytes/32) }
+
+// split divides the room of the caches between L1 and L2 by what each would answer more
+// if it were larger.
+type split struct {
+	part float64 // L2's
+	last cache.Metrics
+	rest time.Duration // until the next look
+	off  int           // looks for which L2 stays away
+	away int           // how long it stays away the next time it has to
+}
+
+const (
+	splitEvery  = 5 * time.Second
+	splitReads  = 2000 // fewer between two looks say nothing
+	splitStep   = 1.0 / 16
+	splitMost   = 0.75
+	splitClear  = 1.5   // how much more one must promise than the other
+	splitLeast  = 0.005 // of reads that pass L1: what L2 must answer to be worth its bytes
+	splitReturn = 1.0 / 4
+	splitRest   = 10 * time.Second
+)
+
+func (s *split) look(m cache.Metrics) (why string) {
+	if s.rest -= governEvery; s.rest > 0 {
+		return ""
+	}
+	s.rest = splitEvery
+	d := cache.Metrics{
+		L1Hits: m.L1Hits - s.last.L1Hits, L2Hits: m.L2Hits - s.last.L2Hits, Misses: m.Misses - s.last.Misses,
+		L1Ghosts: m.L1Ghosts - s.last.L1Ghosts, L2Ghosts: m.L2Ghosts - s.last.L2Ghosts,
+	}
+	s.last = m
+	if d.L1Hits+d.L2Hits+d.Misses < splitReads || m.L1Capacity == 0 {
+		return ""
+	}
+	if m.L2Capacity == 0 {
+		if s.part > 0 {
+			return "" // too little room for both
+		}
+		if s.off--; s.off > 0 {
+			return ""
+		}
+		s.part = splitReturn
+		return "L2 gets another try"
+	}
+	// What a byte more would answer, of reads that now go to L3. For L2 a hit of its own
+	// costs a copy and a decoding, a quarter of a load at most.
+	one := float64(d.L1Ghosts) / float64(m.L1Capacity)
+	two := 0.75 * float64(d.L2Ghosts) / float64(m.L2Capacity)
+	switch {
+	case float64(d.L2Hits) < splitLeast*float64(d.L2Hits+d.Misses):
+		s.leave()
+		return fmt.Sprintf("L2 answered %d of %d reads that L1 did not", d.L2Hits, d.L2Hits+d.Misses)
+	case two > splitClear*one && s.part < splitMost:
+		s.part = min(splitMost, s.part+splitStep)
+		return "a larger L2 would answer more than a larger L1"
+	case one > splitClear*two && s.part > splitStep:
+		s.part -= splitStep
+		return "a larger L1 would answer more than a larger L2"
+	case one > splitClear*two:
+		s.leave()
+		return "L1 would answer more with what is left of L2"
+	}
+	return ""
+}
+
+// leave turns L2 off, each time for longer.
+func (s *split) leave() {
+	s.away = min(max(12, 2*s.away), 720)
+	s.part, s.off = 0, s.away
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/cache"
+)
+
+// Goal: the account knows every tier, and Used is at least what they are.
+func TestGovernor_account(t *testing.T) {
+	e, err := Open(t.TempDir(), &Options{MemoryBudget: 64 << 20, Sync: SyncNever, Compression: CompressNone})
+	require.NoError(t, err)
+	defer e.Close()
+	require.Positive(t, e.Metrics().Memory.L2, "its ring is there from the start")
+	for i := range 2000 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%04d", i), make([]byte, 1000)))
+	}
+	require.Greater(t, e.Metrics().Memory.Generations, int64(2000*1000))
+	s, err := e.Snapshot()
+	require.NoError(t, err)
+	flush(t, e)
+	require.Greater(t, e.Metrics().Memory.Pinned, int64(2000*1000))
+	require.NoError(t, s.Close())
+	large := blobValue(rand.New(rand.NewSource(1)), 1<<20)
+	require.NoError(t, e.Put([]byte("large"), large))
+	require.NoError(t, e.Sync(context.Background())) // only what is synced is mapped
+	require.NoError(t, e.View([]byte("large"), func([]byte) error {
+		require.GreaterOrEqual(t, e.Metrics().Memory.Mapped, int64(len(large)))
+		return nil
+	}))
+	for i := range 2000 {
+		_, err := e.Get(fmt.Appendf(nil, "k%04d", i))
+		require.NoError(t, err)
+	}
+	m := e.Metrics().Memory
+	require.Zero(t, m.Pinned)
+	for what, n := range map[string]int64{
+		"L1": m.L1, "records": m.Records, "log": m.Log, "blobs": m.Blobs, "blocks": m.Blocks, "tables": m.Tables, "resident": m.Resident,
+	} {
+		require.Positive(t, n, what)
+	}
+	require.GreaterOrEqual(t, m.Used, m.heap()+m.outside())
+	require.InDelta(t, 1.75, m.HeapFactor, 0.76)
+	require.Equal(t, e.opts.MemoryBudget, m.Budget)
+}
+
+// Goal: what generations and mappings do not use, the caches have; they give it back when
+// it is used, and above the budget every tier gets smaller, down to a quarter and no
+// further.
+func TestGovernor_divide(t *testing.T) {
+	o := Options{MemoryBudget: 256 << 20}
+	base := o.shares()
+	m := MemoryMetrics{Budget: o.MemoryBudget, HeapFactor: 2}
+	g := governor{squeeze: 1, split: split{part: 0.5}}
+	idle := g.divide(&o, &m)
+	require.Greater(t, idle.l1+idle.l2, 2*(base.l1+base.l2))
+	require.Equal(t, base.generation, idle.generation)
+	g.maps.see(2 * base.generation)
+	g.pages.see(base.mapped)
+	busy := g.divide(&o, &m)
+	require.Less(t, busy.l1+busy.l2, base.l1+base.l2)
+	require.Greater(t, busy.l1+busy.l2, (base.l1+base.l2)/2)
+	total := 2*(2*base.generation+busy.l1+busy.l2) + base.blocks + base.mapped
+	require.Less(t, total, o.MemoryBudget*11/10)
+	g.squeeze = leastSqueeze
+	least := g.divide(&o, &m)
+	require.Equal(t, base.mapped/4, least.mapped)
+	require.Equal(t, base.generation/2, least.generation)
+	require.Less(t, least.l1+least.l2, (busy.l1+busy.l2)/3)
+}
+
+// Goal: above the hard limit writers wait, at most StallLimit, and go on when a flush has
+// made room; without anything that a flush could take down nobody waits.
+func TestGovernor_hardLimit(t *testing.T) {
+	e := open(t, t.TempDir(), Options{Sync: SyncNever, StallLimit: 10 * time.Second})
+	value := make([]byte, 1000)
+	for i := range 1500 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%04d", i), value))
+	}
+	e.governor.mu.Lock()
+	e.governor.budget = 4 << 20 // many times less than what is there
+	e.governor.mu.Unlock()
+	e.govern()
+	require.EqualValues(t, 1, e.Pressure())
+	require.NoError(t, e.Put([]byte("k"), value), "the flush that the governor asked for made room")
+	flush(t, e)
+	e.govern()
+	require.False(t, e.governor.full.Load(), "nothing is left that a flush could take down")
+	e.governor.turn.Lock()
+	require.Less(t, e.governor.squeeze, 1.0)
+	e.governor.turn.Unlock()
+	require.Positive(t, e.Metrics().Stall.Count)
+
+	e.governor.full.Store(true) // as if a flush hung
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	b := e.NewBatch()
+	defer b.Close()
+	require.NoError(t, b.Put([]byte("k"), nil))
+	_, err := e.ApplyContext(ctx, b)
+	require.ErrorIs(t, err, ErrBusy)
+}
+
+// Goal: the budget is changed both ways while the store is open, and what is too small is
+// refused by name.
+func TestEngine_SetMemoryBudget(t *testing.T) {
+	e, err := Open(t.TempDir(), &Options{MemoryBudget: 64 << 20})
+	require.NoError(t, err)
+	defer e.Close()
+	was := *e.shares()
+	require.NoError(t, e.SetMemoryBudget(256<<20))
+	require.Equal(t, was.generation*4, e.shares().generation)
+	require.Equal(t, was.blocks, e.shares().blocks)
+	require.EqualValues(t, 256<<20, e.Metrics().Memory.Budget)
+	require.NoError(t, e.SetMemoryBudget(32<<20))
+	for _, s := range [][2]int64{{e.shares().generation, was.generation}, {e.shares().mapped, was.mapped}} {
+		require.LessOrEqual(t, s[0], s[1]/2) // less where the account is still above it
+		require.GreaterOrEqual(t, s[0], s[1]/8)
+	}
+	for _, n := range []int64{-1, 0, 1 << 20, 15 << 20} {
+		require.ErrorIs(t, e.SetMemoryBudget(n), ErrArgument)
+	}
+	require.NoError(t, e.Close())
+	require.ErrorIs(t, e.SetMemoryBudget(64<<20), ErrClosed)
+}
+
+// Goal: L2 gives its room to L1 where it answers next to nothing, comes back to try again
+// later and later, and the one that would answer more with more room gets it.
+func TestSplit(t *testing.T) {
+	s := split{part: 0.5}
+	m := cache.Metrics{L1Capacity: 10 << 20, L2Capacity: 10 << 20}
+	look := func(l1, l2, misses, ghosts1, ghosts2 uint64) string {
+		m.L1Hits, m.L2Hits, m.Misses = m.L1Hits+l1, m.L2Hits+l2, m.Misses+misses
+		m.L1Ghosts, m.L2Ghosts = m.L1Ghosts+ghosts1, m.L2Ghosts+ghosts2
+		s.rest = 0
+		return s.look(m)
+	}
+	require.Empty(t, look(10, 10, 10, 10, 0), "too few reads to say anything")
+	require.NotEmpty(t, look(8000, 1000, 1000, 100, 400))
+	require.Equal(t, 0.5+splitStep, s.part)
+	require.NotEmpty(t, look(8000, 1000, 1000, 400, 100))
+	require.Equal(t, 0.5, s.part)
+	require.Empty(t, look(8000, 1000, 1000, 100, 120))
+	for range 20 {
+		look(8000, 1000, 1000, 100, 4000)
+	}
+	require.Equal(t, splitMost, s.part)
+	for try := range 3 {
+		require.NotEmpty(t, look(8000, 1, 2000, 0, 0))
+		require.Zero(t, s.part)
+		m.L2Capacity = 0
+		n := 1
+		for look(8000, 0, 2000, 0, 0) == "" {
+			n++
+		}
+		require.Equal(t, 12<<try, n)
+		require.Equal(t, splitReturn, s.part)
+		m.L2Capacity = 10 << 20
+	}
+}
+
+// Goal: with TuneGC the runtime's settings follow, one store of a process has them, and
+// Close puts back what the host had.
+func TestOptions_TuneGC(t *testing.T) {
+	percent, limit := debug.SetGCPercent(90), debug.SetMemoryLimit(3<<30)
+	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
+	settings := func() (int, int64) {
+		p := debug.SetGCPercent(90)
+		debug.SetGCPercent(p)
+		return p, debug.SetMemoryLimit(-1)
+	}
+	e := open(t, t.TempDir(), Options{TuneGC: true, Sync: SyncNever})
+	other := open(t, t.TempDir(), Options{TuneGC: true})
+	e.govern()
+	p, l := settings()
+	require.NotEqual(t, 90, p)
+	require.Less(t, l, int64(1<<30))
+	other.govern()
+	require.False(t, other.governor.gc.on)
+	require.NoError(t, other.Close())
+	got, _ := settings()
+	require.Equal(t, p, got)
+	require.NoError(t, e.Close())
+	p, l = settings()
+	require.Equal(t, 90, p)
+	require.EqualValues(t, 3<<30, l)
+	runtime.GC()
+}
