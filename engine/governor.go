@@ -13,9 +13,10 @@ import (
 )
 
 // governor keeps the store inside its one memory number (I10). It measures what every
-// tier really takes, lets the caches have what generations and mappings do not use, and
-// takes it back when they do. Above the budget it makes the tiers smaller; above the hard
-// limit writers wait for a flush.
+// tier really takes, and divides what the caches have between L1 and L2. Above the soft
+// limit it makes the tiers smaller; above the hard limit writers wait for a flush. Where it
+// may tune the collector, the caches have what generations and mappings do not use, and
+// give it back when they do.
 type governor struct {
 	full     atomic.Bool   // writers wait; see waitStall
 	still    atomic.Bool   // no turns: tests that need the shares as they are
@@ -35,8 +36,11 @@ type governor struct {
 }
 
 const (
-	governEvery  = 200 * time.Millisecond
-	hardLimit    = 1.15 // of the budget, by the account
+	governEvery = 200 * time.Millisecond
+	// Of the budget, by the account. The heap keeps what it grew to for a while, and C
+	// memory has its own fragments: the soft limit leaves room for them.
+	softLimit    = 0.85
+	hardLimit    = 1.15
 	leastSqueeze = 0.25
 	leastL2      = 1 << 20 // a smaller one is off, and its room L1's
 	// shrinkStep and growStep are how much of the shares a turn takes away above the
@@ -87,10 +91,10 @@ func (e *Engine) govern() {
 	g.maps.see(m.Generations + m.Pinned)
 	g.pages.see(m.Mapped)
 	switch over := float64(m.Used) / float64(m.Budget); {
-	case over > 1 && g.squeeze > leastSqueeze:
-		g.squeeze = max(leastSqueeze, g.squeeze*max(shrinkStep, 1/over))
+	case over > softLimit && g.squeeze > leastSqueeze:
+		g.squeeze = max(leastSqueeze, g.squeeze*max(shrinkStep, softLimit/over))
 		why = fmt.Sprintf("the account is at %.2f of the budget", over)
-	case over < 0.9 && g.squeeze < 1:
+	case over < 0.9*softLimit && g.squeeze < 1:
 		g.squeeze = min(1, g.squeeze*growStep)
 		why = "there is room below the budget again"
 	}
@@ -119,21 +123,28 @@ func (e *Engine) govern() {
 	g.pressure.Store(math.Float64bits(pressure(&m, e.shares().generation, e.stall.on.Load() || full)))
 }
 
-// divide makes shares of the budget. Generations and mappings may always have theirs;
-// what they did not use lately, L1 and L2 have meanwhile.
+// divide makes shares of the budget. Generations and mappings may always have theirs. What
+// they did not use lately L1 and L2 have meanwhile, but only with TuneGC: a heap that the
+// collector lets double keeps for minutes what it grew to, so that what one tier gives
+// back comes on top of what another takes.
 func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	s := sharesOf(m.Budget, o.SegmentBytes)
 	s.blocks = o.shares().blocks // L3's block cache keeps its size
 	maps := max(min(g.maps.bytes*5/4, 2*s.generation), g.maps.bytes, s.generation/4)
 	pages := max(min(g.pages.bytes*5/4, s.mapped), s.mapped/8)
 	room := float64(m.Budget-max(s.blocks, m.Blocks)-m.Tables-pages)/max(m.HeapFactor, 1.5) - float64(maps+s.records+m.Log+m.Blobs)
-	room = min(max(room, float64(m.Budget/24)), float64(m.Budget)/2.5) * g.squeeze
+	most := float64(s.l1 + s.l2)
+	if o.TuneGC {
+		most = float64(m.Budget) / 2.5
+	}
+	room = min(max(room, float64(m.Budget/24)), most) * g.squeeze
 	if s.l2 = int64(room * g.split.part); s.l2 < leastL2 {
 		s.l2 = 0
 	}
 	s.l1 = int64(room) - s.l2
 	s.mapped = int64(float64(s.mapped) * g.squeeze)
 	s.generation = int64(float64(s.generation) * max(g.squeeze, 0.5))
+	s.pinned = s.generation * 5 / 2
 	return s
 }
 

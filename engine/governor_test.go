@@ -56,13 +56,16 @@ func TestGovernor_account(t *testing.T) {
 // it is used, and above the budget every tier gets smaller, down to a quarter and no
 // further.
 func TestGovernor_divide(t *testing.T) {
-	o := Options{MemoryBudget: 256 << 20}
+	o := Options{MemoryBudget: 256 << 20, TuneGC: true}
 	base := o.shares()
 	m := MemoryMetrics{Budget: o.MemoryBudget, HeapFactor: 2}
 	g := governor{squeeze: 1, split: split{part: 0.5}}
 	idle := g.divide(&o, &m)
 	require.Greater(t, idle.l1+idle.l2, 2*(base.l1+base.l2))
 	require.Equal(t, base.generation, idle.generation)
+	o.TuneGC = false
+	untuned := g.divide(&o, &m)
+	require.Equal(t, base.l1+base.l2, untuned.l1+untuned.l2)
 	g.maps.see(2 * base.generation)
 	g.pages.see(base.mapped)
 	busy := g.divide(&o, &m)

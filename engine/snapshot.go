@@ -213,7 +213,11 @@ func (e *Engine) boundSnapshots() {
 	defer e.snapMu.Unlock()
 	for len(e.snapshots) > 0 {
 		bytes, oldest := e.pinnedLocked()
-		if bytes <= e.shares().pinned {
+		limit := e.shares().pinned
+		if len(e.snapshots) == 1 { // one always fits, however small generations are by now
+			limit = max(limit, e.opts.shares().pinned)
+		}
+		if bytes <= limit {
 			return
 		}
 		e.logger.Warn("snapshot gave way", "lsn", oldest.at, "age", time.Since(oldest.made), "pinned", bytes)
