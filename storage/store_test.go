@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
@@ -386,6 +387,7 @@ func TestStore_Close_thenUse(t *testing.T) {
 	require.ErrorIs(t, s.Err(), ErrClosed)
 	require.Zero(t, s.Sublevels())
 	require.Zero(t, s.Metrics())
+	require.Zero(t, s.Memory())
 	sn = s.Current()
 	_, _, err = sn.Get(nil, []byte("k001"))
 	require.ErrorIs(t, err, ErrClosed)
@@ -412,4 +414,31 @@ func TestSnapshot_Acquire_dead(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = sn.NewIter(nil, nil)
 	require.ErrorIs(t, err, ErrClosed)
+}
+
+// Goal: what is asked often says what Metrics does, some seconds late for open tables.
+func TestStore_Memory(t *testing.T) {
+	s := mustOpen(t, testOptions(vfs.NewMem()))
+	require.Positive(t, s.Memory().Tables, "the memtable")
+	in, err := s.NewIngest()
+	require.NoError(t, err)
+	for i := range 2000 {
+		require.NoError(t, in.Set(fmt.Appendf(nil, "k%04d", i), make([]byte, 100)))
+	}
+	_, err = in.Commit(mark(1, nil))
+	require.NoError(t, err)
+	sn := s.Current()
+	for i := range 2000 {
+		_, found, err := sn.Get(nil, fmt.Appendf(nil, "k%04d", i))
+		require.NoError(t, err)
+		require.True(t, found)
+	}
+	sn.Release()
+	m := s.Metrics()
+	require.Equal(t, m.CacheBytes, s.Memory().Blocks)
+	s.inTables.mu.Lock()
+	s.inTables.at = time.Time{}
+	s.inTables.mu.Unlock()
+	require.Equal(t, m.TableCacheBytes+int64(m.MemtableBytes), s.Memory().Tables)
+	require.Positive(t, m.TableCacheBytes)
 }

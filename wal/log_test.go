@@ -474,6 +474,10 @@ func TestLog_Commit_manyWriters(t *testing.T) {
 			m := s.log.Metrics()
 			t.Logf("%d batches, %d groups, %d syncs, %d cohort waits", m.Batches, m.Groups, m.Syncs, m.CohortWaits)
 			require.Len(t, want, writers*each)
+			require.GreaterOrEqual(t, s.log.GroupBytes(), int64(2*bufferBytes))
+			if p != Never { // else single batches go through the buffers
+				require.Greater(t, s.log.GroupBytes(), int64(2*bufferBytes+8<<10))
+			}
 			s.close()
 			s = openStore(t, o)
 			require.Len(t, s.got, len(want))
