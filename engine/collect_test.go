@@ -183,7 +183,7 @@ func TestCollect_holdsWriters(t *testing.T) {
 	const bound = int64(live + 2*13*live/10)
 	t.Logf("%d MiB at most, the bound is %d", most>>20, bound>>20)
 	require.Less(t, most, 10*bound) // on a busy machine; 393 MiB where nobody waited
-	if most > bound {               // else the collector kept up
+	if most > 2*bound {             // else the collector kept up, or nearly
 		require.Positive(t, e.Metrics().Stall.Count)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -197,6 +198,9 @@ func makeDirs(fsys vfs.FS, dir string) error {
 // extents syncs in half the time of one that has to convert them.
 func (f *files) create(h segmentHeader, size int64) (_ *segment, err error) {
 	h.size = size
+	if err := f.roomFor(size); err != nil {
+		return nil, err
+	}
 	name := f.path(spareName(h.segNo))
 	if err := f.fs.Remove(name); err == nil {
 		// An orphan of the same name would lend us its bytes.
@@ -230,6 +234,17 @@ func (f *files) create(h segmentHeader, size int64) (_ *segment, err error) {
 		clear(zeros) // a file may scribble over what it was given to write
 	}
 	return &segment{no: h.segNo, salt: h.salt, seed: seedOf(h.salt), size: size, ours: true, f: file}, nil
+}
+
+// roomFor asks before the zeros are written: a try that is in vain would meanwhile take
+// from L3 the bytes of its manifest, which makes the store read-only. An eighth more
+// stays for the flush that makes room.
+func (f *files) roomFor(size int64) error {
+	u, err := f.fs.GetDiskUsage(f.logDir)
+	if err == nil && u.AvailBytes < uint64(size+size/8) {
+		return fmt.Errorf("%w: %d bytes are free, a segment needs %d", syscall.ENOSPC, u.AvailBytes, size)
+	}
+	return nil // a file system that cannot say counts as roomy
 }
 
 // reuse gives the file of an old segment a new identity, under a temporary
