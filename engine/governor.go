@@ -30,8 +30,9 @@ type governor struct {
 	squeeze float64    // at most 1: what is left of the shares after the account was above the budget
 	maps    peak       // bytes of generations
 	pages   peak       // resident bytes of large values
-	split   split
-	resized time.Time // when L2 last was
+	split   cache.Split
+	looked  time.Duration // since split last did
+	resized time.Time     // when L2 last was
 	gc      collectorTuning
 }
 
@@ -47,12 +48,14 @@ const (
 	// budget and gives back below ninety percent of it.
 	shrinkStep = 0.9
 	growStep   = 1.03
+	splitEvery = 5 * time.Second  // between looks at what each cache would answer with more
+	splitRest  = 10 * time.Second // between two sizes of L2
 )
 
 func (g *governor) init(e *Engine) {
 	g.budget, g.squeeze = e.opts.MemoryBudget, 1
 	s := e.opts.shares()
-	g.split.part = float64(s.l2) / float64(s.l1+s.l2)
+	g.split.Part = float64(s.l2) / float64(s.l1+s.l2)
 	e.limits.Store(&s)
 }
 
@@ -98,8 +101,11 @@ func (e *Engine) govern() {
 		g.squeeze = min(1, g.squeeze*growStep)
 		why = "there is room below the budget again"
 	}
-	if s := g.split.look(e.cache.Metrics()); s != "" {
-		why = s
+	if g.looked += governEvery; g.looked >= splitEvery {
+		g.looked = 0
+		if s := g.split.Look(e.cache.Metrics()); s != "" {
+			why = s
+		}
 	}
 	if why != "" {
 		g.mu.Lock()
@@ -138,7 +144,7 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 		most = float64(m.Budget) / 2.5
 	}
 	room = min(max(room, float64(m.Budget/24)), most) * g.squeeze
-	if s.l2 = int64(room * g.split.part); s.l2 < leastL2 {
+	if s.l2 = int64(room * g.split.Part); s.l2 < leastL2 {
 		s.l2 = 0
 	}
 	s.l1 = int64(room) - s.l2
@@ -149,12 +155,12 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 }
 
 // apply lets the rooms know. L1 grows by steps, so that a moment's room does not fill with
-// what has to go a moment later. L2, which loses what it has when its size changes,
-// follows a large difference only, and not often while there is room.
+// what has to go a moment later. L2 follows a large difference only, and not often while
+// there is room.
 func (e *Engine) apply(s shares) {
 	g, was := &e.governor, e.shares()
 	rest := time.Since(g.resized) < splitRest && g.squeeze == 1
-	if d := s.l2 - was.l2; rest || was.l2 > 0 && s.l2 > 0 && d < was.l2/2 && -d < was.l2/3 {
+	if rest || !cache.WorthResize(was.l2, s.l2) {
 		s.l1, s.l2 = max(s.l1+s.l2-was.l2, s.l1/2), was.l2
 	}
 	if s.l1 > was.l1 {
@@ -235,74 +241,3 @@ func (e *Engine) awaitMemory(ctx context.Context) error {
 type peak struct{ bytes int64 }
 
 func (p *peak) see(now int64) { p.bytes = max(now, p.bytes-p.bytes/32) }
-
-// split divides the room of the caches between L1 and L2 by what each would answer more
-// if it were larger.
-type split struct {
-	part float64 // L2's
-	last cache.Metrics
-	rest time.Duration // until the next look
-	off  int           // looks for which L2 stays away
-	away int           // how long it stays away the next time it has to
-}
-
-const (
-	splitEvery  = 5 * time.Second
-	splitReads  = 2000 // fewer between two looks say nothing
-	splitStep   = 1.0 / 16
-	splitMost   = 0.75
-	splitClear  = 1.5   // how much more one must promise than the other
-	splitLeast  = 0.005 // of reads that pass L1: what L2 must answer to be worth its bytes
-	splitReturn = 1.0 / 4
-	splitRest   = 10 * time.Second
-)
-
-func (s *split) look(m cache.Metrics) (why string) {
-	if s.rest -= governEvery; s.rest > 0 {
-		return ""
-	}
-	s.rest = splitEvery
-	d := cache.Metrics{
-		L1Hits: m.L1Hits - s.last.L1Hits, L2Hits: m.L2Hits - s.last.L2Hits, Misses: m.Misses - s.last.Misses,
-		L1Ghosts: m.L1Ghosts - s.last.L1Ghosts, L2Ghosts: m.L2Ghosts - s.last.L2Ghosts,
-	}
-	s.last = m
-	if d.L1Hits+d.L2Hits+d.Misses < splitReads || m.L1Capacity == 0 {
-		return ""
-	}
-	if m.L2Capacity == 0 {
-		if s.part > 0 {
-			return "" // too little room for both
-		}
-		if s.off--; s.off > 0 {
-			return ""
-		}
-		s.part = splitReturn
-		return "L2 gets another try"
-	}
-	// What a byte more would answer, of reads that now go to L3. For L2 a hit of its own
-	// costs a copy and a decoding, a quarter of a load at most.
-	one := float64(d.L1Ghosts) / float64(m.L1Capacity)
-	two := 0.75 * float64(d.L2Ghosts) / float64(m.L2Capacity)
-	switch {
-	case float64(d.L2Hits) < splitLeast*float64(d.L2Hits+d.Misses):
-		s.leave()
-		return fmt.Sprintf("L2 answered %d of %d reads that L1 did not", d.L2Hits, d.L2Hits+d.Misses)
-	case two > splitClear*one && s.part < splitMost:
-		s.part = min(splitMost, s.part+splitStep)
-		return "a larger L2 would answer more than a larger L1"
-	case one > splitClear*two && s.part > splitStep:
-		s.part -= splitStep
-		return "a larger L1 would answer more than a larger L2"
-	case one > splitClear*two:
-		s.leave()
-		return "L1 would answer more with what is left of L2"
-	}
-	return ""
-}
-
-// leave turns L2 off, each time for longer.
-func (s *split) leave() {
-	s.away = min(max(12, 2*s.away), 720)
-	s.part, s.off = 0, s.away
-}

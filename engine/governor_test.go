@@ -59,7 +59,7 @@ func TestGovernor_divide(t *testing.T) {
 	o := Options{MemoryBudget: 256 << 20, TuneGC: true}
 	base := o.shares()
 	m := MemoryMetrics{Budget: o.MemoryBudget, HeapFactor: 2}
-	g := governor{squeeze: 1, split: split{part: 0.5}}
+	g := governor{squeeze: 1, split: cache.Split{Part: 0.5}}
 	idle := g.divide(&o, &m)
 	require.Greater(t, idle.l1+idle.l2, 2*(base.l1+base.l2))
 	require.Equal(t, base.generation, idle.generation)
@@ -133,41 +133,6 @@ func TestEngine_SetMemoryBudget(t *testing.T) {
 	}
 	require.NoError(t, e.Close())
 	require.ErrorIs(t, e.SetMemoryBudget(64<<20), ErrClosed)
-}
-
-// Goal: L2 gives its room to L1 where it answers next to nothing, comes back to try again
-// later and later, and the one that would answer more with more room gets it.
-func TestSplit(t *testing.T) {
-	s := split{part: 0.5}
-	m := cache.Metrics{L1Capacity: 10 << 20, L2Capacity: 10 << 20}
-	look := func(l1, l2, misses, ghosts1, ghosts2 uint64) string {
-		m.L1Hits, m.L2Hits, m.Misses = m.L1Hits+l1, m.L2Hits+l2, m.Misses+misses
-		m.L1Ghosts, m.L2Ghosts = m.L1Ghosts+ghosts1, m.L2Ghosts+ghosts2
-		s.rest = 0
-		return s.look(m)
-	}
-	require.Empty(t, look(10, 10, 10, 10, 0), "too few reads to say anything")
-	require.NotEmpty(t, look(8000, 1000, 1000, 100, 400))
-	require.Equal(t, 0.5+splitStep, s.part)
-	require.NotEmpty(t, look(8000, 1000, 1000, 400, 100))
-	require.Equal(t, 0.5, s.part)
-	require.Empty(t, look(8000, 1000, 1000, 100, 120))
-	for range 20 {
-		look(8000, 1000, 1000, 100, 4000)
-	}
-	require.Equal(t, splitMost, s.part)
-	for try := range 3 {
-		require.NotEmpty(t, look(8000, 1, 2000, 0, 0))
-		require.Zero(t, s.part)
-		m.L2Capacity = 0
-		n := 1
-		for look(8000, 0, 2000, 0, 0) == "" {
-			n++
-		}
-		require.Equal(t, 12<<try, n)
-		require.Equal(t, splitReturn, s.part)
-		m.L2Capacity = 10 << 20
-	}
 }
 
 // Goal: with TuneGC the runtime's settings follow, one store of a process has them, and

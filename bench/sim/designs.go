@@ -13,6 +13,7 @@ type design struct {
 	name  string
 	l1    float64 // share of the memory; the rest is L2's
 	otter bool
+	moves bool // the shares follow cache.Split, as the engine's do
 	o     cache.Options
 }
 
@@ -26,6 +27,7 @@ var designs = []design{
 	{name: "probation, S2, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation, Codec: cache.CodecS2}},
 	{name: "probation, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation}},
 	{name: "second, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicySecond}},
+	{name: "second, zstd, moving", l1: 0.5, moves: true, o: cache.Options{Policy: cache.PolicySecond}},
 	{name: "probation, zstd, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicyProbation}},
 	{name: "second, zstd, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicySecond}},
 }
@@ -36,16 +38,20 @@ type outcome struct {
 	nanos         float64 // a call of Get, measured
 	packed        bool    // L2 held compressed cells
 	dropped       uint64
+	part          float64 // of the memory, L2's in the end
 }
 
 const (
 	sampled = 16  // of so many reads one is timed
 	pace    = 128 // misses between waits: a real miss leaves time for what follows it
+	looks   = 40  // of cache.Split in a trace: each stands for five seconds,
+	// in which a dictionary is made.
+	training = 200 * time.Millisecond
 )
 
-func (d design) run(t []uint32, memory int64) (outcome, error) {
+func (d design) run(t []uint32, memory int64, value func(key uint32) []byte) (outcome, error) {
 	if d.otter {
-		return runOtter(t, memory)
+		return runOtter(t, memory, value)
 	}
 	o := d.o
 	o.L1Bytes = int64(float64(memory) * d.l1)
@@ -60,7 +66,20 @@ func (d design) run(t []uint32, memory int64) (outcome, error) {
 	var out outcome
 	var timed, spent time.Duration
 	misses := 0
+	split := cache.Split{Part: 1 - d.l1}
 	for i, k := range t {
+		look := d.moves && i%(len(t)/looks) == 0
+		if look {
+			time.Sleep(training)
+		}
+		if look && split.Look(c.Metrics()) != "" {
+			if l2 := int64(float64(memory) * split.Part); cache.WorthResize(o.L2Bytes, l2) {
+				o.L1Bytes, o.L2Bytes = memory-l2, l2
+				if err := c.Resize(o.L1Bytes, o.L2Bytes); err != nil {
+					return outcome{}, err
+				}
+			}
+		}
 		binary.BigEndian.PutUint64(key[:], uint64(k))
 		hash := mix(uint64(k))
 		var start time.Time
@@ -90,6 +109,7 @@ func (d design) run(t []uint32, memory int64) (outcome, error) {
 	out.nanos = float64(spent) / float64(timed)
 	out.packed = m.StoredBytes < m.RawBytes*9/10
 	out.dropped = m.Dropped
+	out.part = float64(o.L2Bytes) / float64(memory)
 	return out, nil
 }
 
@@ -103,7 +123,7 @@ func (o *outcome) count(t cache.Tier) {
 	}
 }
 
-func runOtter(t []uint32, memory int64) (outcome, error) {
+func runOtter(t []uint32, memory int64, value func(key uint32) []byte) (outcome, error) {
 	c, err := otter.New(&otter.Options[uint64, []byte]{
 		MaximumWeight: uint64(memory),
 		Weigher: func(_ uint64, v []byte) uint32 {

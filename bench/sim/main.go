@@ -32,14 +32,19 @@ func main() {
 	suite := flag.String("suite", "quick", "quick (32 MiB, under two minutes) or full (128 MiB)")
 	only := flag.String("designs", "", "those whose name contains this, and L1 only")
 	count := flag.Int("reads", 0, "of each trace; 0: by suite")
+	values := flag.String("values", "json", "json, or noise: values that do not compress")
 	flag.Parse()
-	if err := run(*suite, *only, *count); err != nil {
+	if err := run(*suite, *only, *values, *count); err != nil {
 		fmt.Fprintln(os.Stderr, "sim:", err)
 		os.Exit(1)
 	}
 }
 
-func run(suite, only string, count int) error {
+func run(suite, only, values string, count int) error {
+	newValue := map[string]func(uint32) []byte{"json": value, "noise": noise}[values]
+	if newValue == nil {
+		return fmt.Errorf("no such values: %q", values)
+	}
 	memory, reads := int64(32<<20), 250_000
 	switch suite {
 	case "quick":
@@ -57,7 +62,7 @@ func run(suite, only string, count int) error {
 		keys:  int(memory * 8 / int64(mean)),
 		fits:  int(memory / int64(mean+mean/16+overhead)),
 	}
-	fmt.Printf("%d MiB, %d reads, %d keys, values of %d B on average; L1 alone holds about %d.\n\n", memory>>20, reads, p.keys, mean, p.fits)
+	fmt.Printf("%d MiB, %d reads, %d keys, values (%s) of %d B on average; L1 alone holds about %d.\n\n", memory>>20, reads, p.keys, values, mean, p.fits)
 
 	results := map[string][]outcome{}
 	var kept []design
@@ -69,7 +74,7 @@ func run(suite, only string, count int) error {
 	for _, t := range traces {
 		keys := t.make(p)
 		for _, d := range kept {
-			o, err := d.run(keys, memory)
+			o, err := d.run(keys, memory, newValue)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", t.name, d.name, err)
 			}
@@ -101,6 +106,9 @@ func run(suite, only string, count int) error {
 			return fmt.Sprintf("%.2f | %.2f", math.Exp(log/float64(len(traces))), least)
 		})
 	}
+	table("Part of the memory that L2 has in the end", kept, func(d design, i int) string {
+		return fmt.Sprintf("%.2f", results[d.name][i].part)
+	}, nil)
 	table("Nanoseconds of a call of Get, measured (victims and promotions dropped)", kept, func(d design, i int) string {
 		return fmt.Sprintf("%.0f (%d)", results[d.name][i].nanos, results[d.name][i].dropped)
 	}, nil)

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // keyBytes and overhead are charged to otter as to our L1.
 const overhead = 224
@@ -65,4 +68,15 @@ func meanValue() (n int) {
 		n += len(t.text)
 	}
 	return n / len(templates)
+}
+
+// noise is as long as the record of the key, and does not compress.
+func noise(key uint32) []byte {
+	b := make([]byte, (len(of(key).text)+7)&^7)
+	x := uint64(key)
+	for i := 0; i < len(b); i += 8 {
+		x = mix(x)
+		binary.LittleEndian.PutUint64(b[i:], x)
+	}
+	return b[:len(of(key).text)]
 }
