@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/holdfastdb/holdfast/cache"
+	"github.com/holdfastdb/holdfast/storage"
 	"github.com/holdfastdb/holdfast/yield"
 )
 
@@ -26,14 +28,16 @@ type governor struct {
 	budget int64
 	why    string
 
-	turn    sync.Mutex // guards the fields below; held for a whole turn, which may wait for the disk
-	squeeze float64    // at most 1: what is left of the shares after the account was above the budget
-	maps    peak       // bytes of generations
-	pages   peak       // resident bytes of large values
-	split   cache.Split
-	looked  time.Duration // since split last did
-	resized time.Time     // when L2 last was
-	gc      collectorTuning
+	turn     sync.Mutex // guards the fields below; held for a whole turn, which may wait for the disk
+	squeeze  float64    // at most 1: what is left of the shares after the account was above the budget
+	maps     peak       // bytes of generations
+	pinned   peak       // of which only snapshots hold
+	pages    peak       // resident bytes of large values
+	split    cache.Split
+	looked   time.Duration // since split last did
+	resized  time.Time     // when L2 last was
+	gaveBack time.Time
+	gc       collectorTuning
 }
 
 const (
@@ -46,10 +50,11 @@ const (
 	leastL2      = 1 << 20 // a smaller one is off, and its room L1's
 	// shrinkStep and growStep are how much of the shares a turn takes away above the
 	// budget and gives back below ninety percent of it.
-	shrinkStep = 0.9
-	growStep   = 1.03
-	splitEvery = 5 * time.Second  // between looks at what each cache would answer with more
-	splitRest  = 10 * time.Second // between two sizes of L2
+	shrinkStep   = 0.9
+	growStep     = 1.03
+	splitEvery   = 5 * time.Second  // between looks at what each cache would answer with more
+	splitRest    = 10 * time.Second // between two sizes of L2
+	giveBackRest = time.Second
 )
 
 func (g *governor) init(e *Engine) {
@@ -92,6 +97,7 @@ func (e *Engine) govern() {
 	m.Budget = g.budget
 	g.mu.Unlock()
 	g.maps.see(m.Generations + m.Pinned)
+	g.pinned.see(m.Pinned)
 	g.pages.see(m.Mapped)
 	switch over := float64(m.Used) / float64(m.Budget); {
 	case over > softLimit && g.squeeze > leastSqueeze:
@@ -114,6 +120,7 @@ func (e *Engine) govern() {
 	}
 	e.apply(g.divide(&e.opts, &m))
 	g.gc.tune(&e.opts, &m)
+	g.giveBack(&m)
 
 	// Waiting must have an end: only for generations that a flush takes down.
 	full := float64(m.Used) > hardLimit*float64(m.Budget) && m.Generations > m.Budget/64
@@ -151,7 +158,23 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	s.mapped = int64(float64(s.mapped) * g.squeeze)
 	s.generation = int64(float64(s.generation) * max(g.squeeze, 0.5))
 	s.pinned = s.generation * 5 / 2
+	// What snapshots hold comes on top of the two that are written and flushed.
+	s.generation -= min(g.pinned.bytes/4, s.generation/2)
 	return s
+}
+
+// giveBack returns to the kernel what allocators grew to and have no use for now: the
+// runtime does so too, over minutes, and C's hardly, while other tiers take theirs.
+// For the heap it costs a turn of the collector, and is done where most of it is ours.
+func (g *governor) giveBack(m *MemoryMetrics) {
+	if time.Since(g.gaveBack) < giveBackRest || residentBytes() < m.Budget {
+		return
+	}
+	g.gaveBack = time.Now()
+	storage.TrimMemory()
+	if idleHeap() > float64(m.Budget/16) && liveHeap() < float64(2*m.Budget) {
+		debug.FreeOSMemory()
+	}
 }
 
 // apply lets the rooms know. L1 grows by steps, so that a moment's room does not fill with

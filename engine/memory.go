@@ -124,3 +124,10 @@ func liveHeap() float64 {
 	metrics.Read(s)
 	return gauge(s[0])
 }
+
+// idleHeap is what the runtime keeps of the kernel's and has no object in.
+func idleHeap() float64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}
+	metrics.Read(s)
+	return gauge(s[0])
+}

@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -23,7 +25,7 @@ const memoryEnv = "HOLDFAST_MEMORY_CHILD"
 // stays inside it, as the kernel counts. At 256 MiB that is 400 MiB resident at most
 // (make memory); smaller runs get the same share and a fixed 64 MiB for the runtime and
 // the tests. The hard run holds snapshots and streams 1 GiB through it, too, and gets 1.25
-// times the budget and 32 MiB: that is what is aimed at, and not met yet
+// times the budget and 32 MiB: at 64 MiB that is still missed by a hair now and then
 // (docs/decisions/0012).
 func TestEngine_memory(t *testing.T) {
 	if dir := os.Getenv(memoryEnv + "_DIR"); dir != "" {
@@ -98,6 +100,7 @@ func memoryChild(t *testing.T, dir string) {
 		}
 	}
 	z := rand.NewZipf(rnd, 1.1, 10, uint64(keys-1))
+	atPeak := watchResident(e)
 	alone := os.Getenv(memoryEnv+"_ALONE") == "true"
 	var held []*Snapshot
 	n := 0
@@ -141,9 +144,33 @@ func memoryChild(t *testing.T, dir string) {
 		require.NoError(t, err)
 		n += len(v)
 	}
-	m := e.Metrics().Memory
+	fmt.Println(atPeak())
 	require.NoError(t, e.Close())
-	fmt.Printf("%+v\nscanned %d MiB\npeak %d\n", m, n>>20, peakResident(t))
+	fmt.Printf("scanned %d MiB\npeak %d\n", n>>20, peakResident(t))
+}
+
+// watchResident tells, when it is stopped, where the memory was when most was resident.
+func watchResident(e *Engine) (stop func() string) {
+	done, out := make(chan struct{}), make(chan string)
+	go func() {
+		var most MemoryMetrics
+		var heap runtime.MemStats
+		for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			select {
+			case <-done:
+				out <- fmt.Sprintf("%+v\nheap %d MiB in use, %d idle, %d stacks, %d other", most,
+					heap.HeapInuse>>20, (heap.HeapIdle-heap.HeapReleased)>>20, heap.StackInuse>>20, (heap.MSpanSys+heap.GCSys+heap.OtherSys+heap.BuckHashSys)>>20)
+				return
+			default:
+			}
+			if m := e.Metrics().Memory; m.Resident > most.Resident {
+				runtime.ReadMemStats(&heap)
+				most = m
+				most.Why = fmt.Sprintf("%s, %v after the start", m.Why, time.Since(began))
+			}
+		}
+	}()
+	return func() string { close(done); return <-out }
 }
 
 // peakResident is what the kernel says was resident at most, mapped files included.

@@ -212,7 +212,12 @@ type shares struct {
 
 func (o *Options) shares() shares { return sharesOf(o.MemoryBudget, o.SegmentBytes) }
 
-func sharesOf(b, segmentBytes int64) shares {
+// processBytes is what is resident whatever the budget and counts in no tier: the binary,
+// the runtime, and what C's allocator does not give back (some 50 MiB, measured).
+const processBytes = 24 << 20
+
+func sharesOf(budget, segmentBytes int64) shares {
+	b := budget - min(processBytes, max(budget-minBudget, 0)/2)
 	return shares{
 		generation: b / 8,
 		frozen:     1,
@@ -224,7 +229,7 @@ func sharesOf(b, segmentBytes int64) shares {
 		blocks:  b / 12,
 		records: b / 64,
 		mapped:  b / 8,
-		log:     max(b, 64<<20, 4*segmentBytes),
+		log:     max(budget, 64<<20, 4*segmentBytes),
 	}
 }
 
