@@ -28,16 +28,15 @@ type governor struct {
 	budget int64
 	why    string
 
-	turn     sync.Mutex // guards the fields below; held for a whole turn, which may wait for the disk
-	squeeze  float64    // at most 1: what is left of the shares after the account was above the budget
-	maps     peak       // bytes of generations
-	pinned   peak       // of which only snapshots hold
-	pages    peak       // resident bytes of large values
-	split    cache.Split
-	looked   time.Duration // since split last did
-	resized  time.Time     // when L2 last was
-	gaveBack time.Time
-	gc       collectorTuning
+	turn    sync.Mutex // guards the fields below; held for a whole turn, which may wait for the disk
+	squeeze float64    // at most 1: what is left of the shares after the account was above the budget
+	maps    peak       // bytes of generations
+	pinned  peak       // of which only snapshots hold
+	pages   peak       // resident bytes of large values
+	split   cache.Split
+	looked  time.Duration // since split last did
+	resized time.Time     // when L2 last was
+	gc      collectorTuning
 }
 
 const (
@@ -163,18 +162,27 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	return s
 }
 
+// gaveBack is when a store of this process may next give memory back, in Unix nanoseconds.
+var gaveBack atomic.Int64
+
 // giveBack returns to the kernel what allocators grew to and have no use for now: the
 // runtime does so too, over minutes, and C's hardly, while other tiers take theirs.
-// For the heap it costs a turn of the collector, and is done where most of it is ours.
+// For the heap it costs a turn of the collector, and is done where most of it is ours;
+// for a fiftieth of the time at most, and a tenth far above the budget.
 func (g *governor) giveBack(m *MemoryMetrics) {
-	if time.Since(g.gaveBack) < giveBackRest || residentBytes() < m.Budget {
+	next, began, resident := gaveBack.Load(), time.Now(), residentBytes()
+	if began.UnixNano() < next || resident < m.Budget || !gaveBack.CompareAndSwap(next, math.MaxInt64) {
 		return
 	}
-	g.gaveBack = time.Now()
 	storage.TrimMemory()
 	if idleHeap() > float64(m.Budget/16) && liveHeap() < float64(2*m.Budget) {
 		debug.FreeOSMemory()
 	}
+	rest := 50 * time.Since(began)
+	if resident > m.Budget*9/8 {
+		rest /= 5
+	}
+	gaveBack.Store(time.Now().Add(max(giveBackRest, rest)).UnixNano())
 }
 
 // apply lets the rooms know. L1 grows by steps, so that a moment's room does not fill with

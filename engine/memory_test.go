@@ -25,7 +25,7 @@ const memoryEnv = "HOLDFAST_MEMORY_CHILD"
 // stays inside it, as the kernel counts. At 256 MiB that is 400 MiB resident at most
 // (make memory); smaller runs get the same share and a fixed 64 MiB for the runtime and
 // the tests. The hard run holds snapshots and streams 1 GiB through it, too, and gets 1.25
-// times the budget and 32 MiB: at 64 MiB that is still missed by a hair now and then
+// times the budget and 32 MiB: that is still missed by a hair now and then
 // (docs/decisions/0012).
 func TestEngine_memory(t *testing.T) {
 	if dir := os.Getenv(memoryEnv + "_DIR"); dir != "" {
