@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
@@ -176,6 +177,10 @@ func TestEngine_Checkpoint_intoItself(t *testing.T) {
 	require.NoError(t, e.Put([]byte("k"), []byte("v")))
 	flush(t, e)
 	require.NoError(t, os.Symlink(filepath.Join(dir, "packs"), deep))
+	eventually(t, 10*time.Second, "the log's next segment is not made", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "log", "00000000000000000002.wal"))
+		return err == nil
+	})
 	names := func() (all []string) {
 		require.NoError(t, filepath.WalkDir(parent, func(p string, _ os.DirEntry, err error) error {
 			all = append(all, p)
