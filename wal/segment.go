@@ -241,10 +241,10 @@ func (f *files) create(h segmentHeader, size int64) (_ *segment, err error) {
 // stays for the flush that makes room.
 func (f *files) roomFor(size int64) error {
 	u, err := f.fs.GetDiskUsage(f.logDir)
-	if err == nil && u.AvailBytes < uint64(size+size/8) {
+	if err == nil && u.TotalBytes > 0 && u.AvailBytes < uint64(size+size/8) {
 		return fmt.Errorf("%w: %d bytes are free, a segment needs %d", syscall.ENOSPC, u.AvailBytes, size)
 	}
-	return nil // a file system that cannot say counts as roomy
+	return nil // a file system that cannot say, or says nothing but zeros, counts as roomy
 }
 
 // reuse gives the file of an old segment a new identity, under a temporary
