@@ -9,6 +9,7 @@ import (
 	"math/rand"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,6 +187,30 @@ func TestCollect_holdsWriters(t *testing.T) {
 	if most > 2*bound {             // else the collector kept up, or nearly
 		require.Positive(t, e.Metrics().Stall.Count)
 	}
+}
+
+// Goal: garbage that the collector finds and cannot clear holds large values up, whatever
+// the machine's pace.
+func TestCollect_holdsWriters_found(t *testing.T) {
+	o := collectOptions()
+	o.MemoryBudget, o.StallLimit = 16<<20, 50*time.Millisecond
+	e, err := Open(t.TempDir(), o)
+	require.NoError(t, err)
+	defer e.Close()
+	put := func() error { return e.Put([]byte("k"), make([]byte, 1<<20)) }
+	e.collecting.Lock() // it is busy with something else
+	goOn := sync.OnceFunc(e.collecting.Unlock)
+	defer goOn()
+	for range 40 {
+		require.NoError(t, put())
+	}
+	flush(t, e) // what died is garbage now
+	e.weigh()
+	require.ErrorIs(t, put(), ErrBusy)
+	goOn()
+	e.collector.kick()
+	eventually(t, 10*time.Second, "the collector does not let writers go on", func() bool { return put() == nil })
+	require.Positive(t, e.Metrics().Stall.Count)
 }
 
 // Goal: a large value that waits for the collector goes on when there is room, and gets
