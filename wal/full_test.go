@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
@@ -50,5 +51,17 @@ func TestLog_fullDisk(t *testing.T) {
 	s.log.makeMu.Unlock()
 	fs.SetCapacity(capacity + firstSegmentBytes + firstSegmentBytes/8)
 	s.put(payload)
+	s.close()
+}
+
+// zeros is a file system that says nothing of its room, as some do, and no error.
+type zeros struct{ vfs.FS }
+
+func (zeros) GetDiskUsage(string) (vfs.DiskUsage, error) { return vfs.DiskUsage{}, nil }
+
+// Goal: no numbers are not a full disk.
+func TestLog_unknownDisk(t *testing.T) {
+	s := openStore(t, Options{FS: zeros{simfs.New(nil)}, Dir: "db"})
+	s.put(payloadOf(1, 100))
 	s.close()
 }
