@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/holdfastdb/holdfast/cache"
-	"github.com/holdfastdb/holdfast/storage"
 	"github.com/holdfastdb/holdfast/yield"
 )
 
@@ -49,11 +47,10 @@ const (
 	leastL2      = 1 << 20 // a smaller one is off, and its room L1's
 	// shrinkStep and growStep are how much of the shares a turn takes away above the
 	// budget and gives back below ninety percent of it.
-	shrinkStep   = 0.9
-	growStep     = 1.03
-	splitEvery   = 5 * time.Second  // between looks at what each cache would answer with more
-	splitRest    = 10 * time.Second // between two sizes of L2
-	giveBackRest = time.Second
+	shrinkStep = 0.9
+	growStep   = 1.03
+	splitEvery = 5 * time.Second  // between looks at what each cache would answer with more
+	splitRest  = 10 * time.Second // between two sizes of L2
 )
 
 func (g *governor) init(e *Engine) {
@@ -79,6 +76,10 @@ func (e *Engine) runGovernor() {
 		case <-t.C:
 			if !e.governor.still.Load() {
 				e.govern()
+				e.governor.mu.Lock()
+				budget := e.governor.budget
+				e.governor.mu.Unlock()
+				giving.give(budget) // last, and holding nothing: it takes its time
 			}
 		case <-e.life.Done():
 			return
@@ -119,7 +120,6 @@ func (e *Engine) govern() {
 	}
 	e.apply(g.divide(&e.opts, &m))
 	g.gc.tune(&e.opts, &m)
-	g.giveBack(&m)
 
 	// Waiting must have an end: only for generations that a flush takes down.
 	full := float64(m.Used) > hardLimit*float64(m.Budget) && m.Generations > m.Budget/64
@@ -160,29 +160,6 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	// What snapshots hold comes on top of the two that are written and flushed.
 	s.generation -= min(g.pinned.bytes/4, s.generation/2)
 	return s
-}
-
-// gaveBack is when a store of this process may next give memory back, in Unix nanoseconds.
-var gaveBack atomic.Int64
-
-// giveBack returns to the kernel what allocators grew to and have no use for now: the
-// runtime does so too, over minutes, and C's hardly, while other tiers take theirs.
-// For the heap it costs a turn of the collector, and is done where most of it is ours;
-// for a fiftieth of the time at most, and a tenth far above the budget.
-func (g *governor) giveBack(m *MemoryMetrics) {
-	next, began, resident := gaveBack.Load(), time.Now(), residentBytes()
-	if began.UnixNano() < next || resident < m.Budget || !gaveBack.CompareAndSwap(next, math.MaxInt64) {
-		return
-	}
-	storage.TrimMemory()
-	if idleHeap() > float64(m.Budget/16) && liveHeap() < float64(2*m.Budget) {
-		debug.FreeOSMemory()
-	}
-	rest := 50 * time.Since(began)
-	if resident > m.Budget*9/8 {
-		rest /= 5
-	}
-	gaveBack.Store(time.Now().Add(max(giveBackRest, rest)).UnixNano())
 }
 
 // apply lets the rooms know. L1 grows by steps, so that a moment's room does not fill with
@@ -236,7 +213,7 @@ func (e *Engine) SetMemoryBudget(bytes int64) error {
 		return ErrClosed
 	}
 	defer e.gate.leave(0)
-	if bytes < minBudget || bytes < 3*e.opts.shares().blocks {
+	if bytes < minBudget || bytes < e.opts.MemoryBudget/4 {
 		return fmt.Errorf("%w: SetMemoryBudget: %d bytes: at least %d MiB, and a quarter of what Open got", ErrArgument, bytes, minBudget>>20)
 	}
 	e.governor.mu.Lock()

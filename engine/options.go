@@ -76,7 +76,10 @@ type Options struct {
 	// Budgets.
 
 	// MemoryBudget is the memory for everything, in bytes: generations, caches,
-	// storage's block cache, mapped values. Zero is 256 MiB, the least 16 MiB.
+	// storage's block cache, mapped values. Zero is 256 MiB, the least 16 MiB. While
+	// more is resident in the process, what its allocators keep unused goes back to the
+	// kernel; where most of the heap is the store's, that takes turns of the collector,
+	// for a tenth of the time at most.
 	MemoryBudget int64
 	// MaxBatch bounds one batch, in bytes; large values count as references.
 	// Zero is an eighth of MemoryBudget.
@@ -212,8 +215,9 @@ type shares struct {
 
 func (o *Options) shares() shares { return sharesOf(o.MemoryBudget, o.SegmentBytes) }
 
-// processBytes is what is resident whatever the budget and counts in no tier: the binary,
-// the runtime, and what C's allocator does not give back (some 50 MiB, measured).
+// processBytes is taken off for what is resident whatever the budget and counts in no
+// tier: the binary, the runtime, and what C's allocator does not give back. That is some
+// 50 MiB, measured; the rest of it is what the store may take beyond its budget.
 const processBytes = 24 << 20
 
 func sharesOf(budget, segmentBytes int64) shares {
