@@ -51,6 +51,7 @@ type l2 struct {
 	largest  atomic.Int64 // each shard keeps an encode buffer of the largest it saw
 	broken   atomic.Bool
 	rounds   atomic.Uint64 // entries that went round again
+	filled   atomic.Int64  // bytes that went in
 	hash     hasher
 	ghost    *ghost // of what left
 	marks    marks
@@ -139,9 +140,11 @@ func (t *l2) set(it *item) bool {
 	// meanwhile, and the lower one is always right.
 	t.scratch = binary.LittleEndian.AppendUint64(t.scratch[:0], it.stamp.Load())
 	t.scratch = t.codec.encode(t.scratch, it.cell)
-	if n := int64(len(it.key) + len(t.scratch) + l2EntryBytes); n > t.largest.Load() {
+	n := int64(len(it.key) + len(t.scratch) + l2EntryBytes)
+	if n > t.largest.Load() {
 		t.largest.Store(n)
 	}
+	t.filled.Add(n)
 	err := t.cache.Set(it.key, t.scratch)
 	// Only now: the callback ran under the shard's lock. What these push out in
 	// turn adds at most so many more, since each clears its mark.

@@ -40,6 +40,7 @@ type Metrics struct {
 	L1Bytes, L2Bytes       int64
 	L1Capacity, L2Capacity int64 // zero: the tier is off
 	L2Entries              int
+	L2Filled               int64 // bytes that went into the present ring; it begins anew with each size
 	QueuedBytes            int64 // on the way to L2
 }
 
@@ -130,7 +131,7 @@ func (c *Cache) Metrics() Metrics {
 	if low := c.l2.Load(); low != nil {
 		m.L2Bytes, m.L2Capacity = low.bytes(), low.ring
 		m.GhostBytes += low.ghost.bytes() + low.marks.bytes()
-		m.Rounds = low.rounds.Load()
+		m.Rounds, m.L2Filled = low.rounds.Load(), low.filled.Load()
 		if !low.broken.Load() {
 			m.L2Entries = low.cache.Len()
 		}

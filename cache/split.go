@@ -7,10 +7,9 @@ import "fmt"
 type Split struct {
 	Part float64 // L2's, from 0 to 1
 
-	last  Metrics
-	began uint64 // of Metrics.StoredBytes, when this L2 did
-	off   int    // looks for which L2 stays away
-	away  int    // how long it stays away the next time it has to
+	last Metrics
+	off  int // looks for which L2 stays away
+	away int // how long it stays away the next time it has to
 }
 
 const (
@@ -32,9 +31,9 @@ func (s *Split) Look(m Metrics) (why string) {
 		L1Ghosts: m.L1Ghosts - s.last.L1Ghosts, L2Ghosts: m.L2Ghosts - s.last.L2Ghosts,
 		RawBytes: m.RawBytes - s.last.RawBytes, StoredBytes: m.StoredBytes - s.last.StoredBytes,
 	}
-	if m.L2Capacity != s.last.L2Capacity {
-		s.began = m.StoredBytes
-	}
+	// A ring that began anew, or was not full, at the last look answered less than it can,
+	// and may not have learned yet to compress.
+	young := m.L2Filled < s.last.L2Filled || s.last.L2Filled < m.L2Capacity
 	s.last = m
 	if d.L1Hits+d.L2Hits+d.Misses < splitReads || m.L1Capacity == 0 {
 		return ""
@@ -47,10 +46,14 @@ func (s *Split) Look(m Metrics) (why string) {
 			return ""
 		}
 		s.Part = splitReturn
+		// All room is L1's now. A try without dictionaries is none, if there is room for one.
+		if part := 1.05 * minAutoZstd / float64(m.L1Capacity); part <= 0.5 {
+			s.Part = max(s.Part, part)
+		}
 		return "L2 gets another try"
 	}
-	if m.StoredBytes-s.began < uint64(m.L2Capacity) {
-		return "" // it is not full yet, or has not learned yet to compress
+	if young {
+		return ""
 	}
 	// What a byte more would answer, of reads that now go to L3. For L2 a hit of its own
 	// costs a copy and a decoding, a quarter of a load at most.
@@ -88,5 +91,5 @@ func (s *Split) leave() {
 // WorthResize says whether L2, which loses what it has when its size changes, should
 // follow from one size to another: into or out of being, or by a good part.
 func WorthResize(was, now int64) bool {
-	return was != now && (was == 0 || now == 0 || now-was >= was/2 || was-now >= was/3)
+	return was != now && (was == 0 || now == 0 || max(now-was, was-now) >= was/3)
 }

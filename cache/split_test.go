@@ -6,8 +6,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Goal: L2 gives its room to L1 where it answers next to nothing, comes back to try again
-// later and later, and the one that would answer more with more room gets it.
+// Goal: L2 gives its room to L1 where it answers next to nothing or does not compress, comes
+// back to try again later and later, and the one that would answer more with more room
+// gets it; a ring that is not full is not judged.
 func TestSplit(t *testing.T) {
 	s := Split{Part: 0.5}
 	m := Metrics{L1Capacity: 10 << 20, L2Capacity: 10 << 20}
@@ -18,24 +19,32 @@ func TestSplit(t *testing.T) {
 	}
 	require.Empty(t, look(10, 10, 10, 10, 0), "too few reads to say anything")
 	require.Empty(t, look(8000, 0, 2000, 100, 400), "L2 is not full yet")
-	m.RawBytes, m.StoredBytes = 40<<20, 10<<20
-	require.NotEmpty(t, look(8000, 1000, 1000, 100, 400))
+	m.L2Filled = 10 << 20
+	require.Empty(t, look(8000, 0, 2000, 100, 400), "it just got full")
+	require.Contains(t, look(8000, 1000, 1000, 100, 400), "larger L2")
 	require.Equal(t, 0.5+splitStep, s.Part)
-	require.NotEmpty(t, look(8000, 1000, 1000, 400, 100))
+	require.Contains(t, look(8000, 1000, 1000, 400, 100), "larger L1")
 	require.Equal(t, 0.5, s.Part)
 	require.Empty(t, look(8000, 1000, 1000, 100, 120))
 	for range 20 {
 		look(8000, 1000, 1000, 100, 4000)
 	}
 	require.Equal(t, splitMost, s.Part)
-	for try := range 3 {
-		hits := uint64(1)
-		if try == 1 { // another reason: it answers, and holds values as they are
-			hits, m.RawBytes, m.StoredBytes = 1000, m.RawBytes+(2<<20), m.StoredBytes+(2<<20)
+	for try := range 4 {
+		switch try {
+		case 1:
+			m.RawBytes, m.StoredBytes = m.RawBytes+(2<<20), m.StoredBytes+(2<<20)
+			require.Contains(t, look(8000, 1000, 2000, 0, 0), "take 1.00 of their bytes")
+		case 2: // of nothing but absent keys
+			require.Contains(t, look(8000, 1, 2000, 0, 0), "answered 1 of 2001")
+		case 3:
+			s.Part = splitStep
+			require.Contains(t, look(8000, 1000, 2000, 400, 0), "what is left of L2")
+		default:
+			require.Contains(t, look(8000, 1, 2000, 0, 0), "answered 1 of 2001")
 		}
-		require.NotEmpty(t, look(8000, hits, 2000, 0, 0))
 		require.Zero(t, s.Part)
-		m.L2Capacity = 0
+		m.L2Capacity, m.L2Filled = 0, 0
 		n := 1
 		for look(8000, 0, 2000, 0, 0) == "" {
 			n++
@@ -44,11 +53,39 @@ func TestSplit(t *testing.T) {
 		require.Equal(t, splitReturn, s.Part)
 		m.L2Capacity = 10 << 20
 		require.Empty(t, look(8000, 0, 2000, 100, 0), "it is new")
-		m.RawBytes, m.StoredBytes = m.RawBytes+(40<<20), m.StoredBytes+(10<<20)
+		m.L2Filled = 11 << 20
+		require.Empty(t, look(8000, 0, 2000, 100, 0), "it just got full")
 		require.Empty(t, look(8000, 1000, 1000, 100, 100))
+		m.L2Filled = 10 << 20
+		require.Empty(t, look(8000, 0, 2000, 0, 0), "there and back between two looks")
 		m.L2Entries = 100 * splitPays
 		require.Empty(t, look(8000, 1000, 1000, 99, 0), "L2 would lose more")
 		require.NotEmpty(t, look(8000, 1000, 1000, 100, 0))
 		m.L2Entries = 0
+	}
+}
+
+// Goal: where there is room for it, L2 comes back large enough for dictionaries.
+func TestSplit_return(t *testing.T) {
+	for room, part := range map[int64]float64{20 << 20: splitReturn, 40 << 20: 0.42, 200 << 20: splitReturn} {
+		s := Split{}
+		require.NotEmpty(t, s.Look(Metrics{L1Capacity: room, Misses: splitReads}))
+		require.InDelta(t, part, s.Part, 0.001)
+		if room >= 40<<20 {
+			require.Greater(t, int64(float64(room)*s.Part), int64(minAutoZstd))
+		}
+	}
+}
+
+// Goal: L2 follows a third more or less, and going and coming.
+func TestWorthResize(t *testing.T) {
+	for _, c := range []struct {
+		was, now int64
+		worth    bool
+	}{
+		{0, 0, false}, {0, 1, true}, {1, 0, true}, {300, 300, false},
+		{300, 399, false}, {300, 400, true}, {300, 201, false}, {300, 200, true},
+	} {
+		require.Equal(t, c.worth, WorthResize(c.was, c.now), c)
 	}
 }

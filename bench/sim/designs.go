@@ -68,7 +68,7 @@ func (d design) run(t []uint32, memory int64, value func(key uint32) []byte) (ou
 	misses := 0
 	split := cache.Split{Part: 1 - d.l1}
 	for i, k := range t {
-		look := d.moves && i%(len(t)/looks) == 0
+		look := d.moves && i%max(len(t)/looks, 1) == 0
 		if look {
 			time.Sleep(training)
 		}
