@@ -38,6 +38,9 @@ func eachVariant(t *testing.T, f func(t *testing.T, o Options)) {
 
 func small(o Options) *Options {
 	o.MemoryBudget = minBudget
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 128 << 10 // zeroed whole at each open
+	}
 	if o.DiskReserve == 0 {
 		o.DiskReserve = -1
 	}

@@ -210,7 +210,7 @@ func TestSalvage_noBatch(t *testing.T) {
 func TestSalvage_tooManyRanges(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "s")
 	o := small(Options{Sync: SyncNever})
-	o.MemoryBudget = 256 << 20
+	o.MemoryBudget, o.SegmentBytes = 256<<20, 0
 	e, err := Open(dir, o)
 	require.NoError(t, err)
 	pad := strings.Repeat("x", 30_000)
