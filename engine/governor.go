@@ -107,7 +107,7 @@ func (e *Engine) govern() {
 		g.squeeze = min(1, g.squeeze*growStep)
 		why = "there is room below the budget again"
 	}
-	if g.looked += governEvery; g.looked >= splitEvery {
+	if g.looked += governEvery; g.looked >= splitEvery && !e.opts.NoL2 {
 		g.looked = 0
 		if s := g.split.Look(e.cache.Metrics()); s != "" {
 			why = s

@@ -52,6 +52,25 @@ func TestGovernor_account(t *testing.T) {
 	require.Equal(t, e.opts.MemoryBudget, m.Budget)
 }
 
+// Goal: without L2 its memory is L1's, from the start and after any number of turns.
+func TestGovernor_noL2(t *testing.T) {
+	both := (&Options{MemoryBudget: 64 << 20}).shares()
+	e, err := Open(t.TempDir(), &Options{MemoryBudget: 64 << 20, Sync: SyncNever, NoL2: true})
+	require.NoError(t, err)
+	defer e.Close()
+	e.governor.still.Store(true)
+	for range 5 * int(splitEvery/governEvery) {
+		for range 100 {
+			_, err := e.Get([]byte("nothing"))
+			require.ErrorIs(t, err, ErrNotFound)
+		}
+		e.govern()
+	}
+	require.Equal(t, both.l1+both.l2, e.shares().l1)
+	require.Zero(t, e.shares().l2)
+	require.Zero(t, e.Metrics().Memory.L2)
+}
+
 // Goal: what generations and mappings do not use, the caches have; they give it back when
 // it is used, and above the budget every tier gets smaller, down to a quarter and no
 // further.

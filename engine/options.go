@@ -114,6 +114,9 @@ type Options struct {
 	TuneGC bool
 	// NoMap reads large values by copy and never through a mapping.
 	NoMap bool
+	// NoL2 gives L2's memory to L1. By itself L2 leaves where values do not compress, or
+	// where it answers too little.
+	NoL2 bool
 	// SegmentBytes fixes the size of a log segment. Zero lets it grow with the
 	// load from 1 MiB to 64 MiB; the least is 16 KiB, the most 1 GiB.
 	SegmentBytes int64
@@ -213,7 +216,13 @@ type shares struct {
 	log        int64 // live bytes of the log, which bounds the time of a recovery
 }
 
-func (o *Options) shares() shares { return sharesOf(o.MemoryBudget, o.SegmentBytes) }
+func (o *Options) shares() shares {
+	s := sharesOf(o.MemoryBudget, o.SegmentBytes)
+	if o.NoL2 {
+		s.l1, s.l2 = s.l1+s.l2, 0
+	}
+	return s
+}
 
 // processBytes is taken off for what is resident whatever the budget and counts in no
 // tier: the binary, the runtime, and what C's allocator does not give back. That is some
