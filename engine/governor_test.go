@@ -113,7 +113,7 @@ func TestGovernor_hardLimit(t *testing.T) {
 		require.NoError(t, e.Put(fmt.Appendf(nil, "k%04d", i), value))
 	}
 	e.governor.mu.Lock()
-	e.governor.budget = 4 << 20 // many times less than what is there
+	e.governor.budget = 1 << 20 // many times less than what is there
 	e.governor.mu.Unlock()
 	e.govern()
 	require.EqualValues(t, 1, e.Pressure())
