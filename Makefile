@@ -56,7 +56,7 @@ gate-damage:
 gate-schedule:
 	$(PROVE) -tags schedule ./fuzz/schedule
 	$(PROVE) -tags schedule ./engine -run TestChosen
-	$(PROVE) -tags schedule ./fuzz/live -cases 20
+	$(PROVE) -tags schedule ./fuzz/live -cases 10
 gate-cuts:
 	$(PROVE) ./fuzz -run TestCrash_everyCall -seeds 9
 gate-powercut:
@@ -83,8 +83,8 @@ fuzz: ## every native fuzz target for T (make fuzz T=30s)
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "$$p $$f"; $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime $(T) -fuzzminimizetime 1s $$p; done; done
 
-bench: ## rows against Pebble, Badger and bbolt (SUITE=quick|full ROWS=hot-get,… JSON=file)
-	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -json "$(JSON)"
+bench: ## rows against Pebble, Badger and bbolt (SUITE=quick|full ROWS=hot-get,… PEERS=… JSON=file SVG=file)
+	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -peers "$(PEERS)" -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))"
 
 microbench: ## benchmarks beside the code, with bare Pebble as control
 	$(GO) test -run xxx -bench 'Engine_(Get|Put)' -benchtime 2s ./engine

@@ -5,35 +5,24 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 )
-
-// result is one line of the JSON report.
-type result struct {
-	ID     string  `json:"id"`
-	Peer   string  `json:"peer"`
-	Ours   float64 `json:"ours"`
-	Theirs float64 `json:"theirs"`
-	Unit   string  `json:"unit"`
-	Ratio  float64 `json:"ratio"`
-	Lo     float64 `json:"lo"` // of the rounds
-	Hi     float64 `json:"hi"`
-	Floor  float64 `json:"floor,omitempty"`
-	Goal   float64 `json:"goal,omitempty"`
-}
 
 var (
 	suite   = flag.String("suite", "quick", "quick (one round, short arms) or full")
 	only    = flag.String("rows", "", "comma-separated row ids; empty: all")
 	against = flag.String("peers", "", "comma-separated peers; empty: all")
-	out     = flag.String("json", "", "write the report here")
-	armRow  = flag.String("arm-row", "", "internal: measure one row")
-	armOf   = flag.String("arm-of", "", "internal: on this store")
+	rounds  = flag.Int("rounds", 0, "of A-B-B-A; 0: by suite")
 	seconds = flag.Float64("seconds", 0, "length of an arm; 0: by suite")
+	out     = flag.String("json", "", "write the report here")
+	picture = flag.String("svg", "", "draw the ratios here")
+	list    = flag.Bool("list", false, "say what the rows are")
+
+	armRow    = flag.String("arm-row", "", "internal: measure one row")
+	armOf     = flag.String("arm-of", "", "internal: on this store")
+	armBudget = flag.Int64("arm-budget", 0, "internal: with so many bytes")
+	fillDir   = flag.String("fill", "", "internal: fill the store in this folder and be killed")
 )
 
 func main() {
@@ -44,129 +33,88 @@ func main() {
 	}
 }
 
+var rows = slices.Concat(readRows, tightRows, writeRows, ycsbRows, wholeRows)
+
 func run() error {
-	rounds := 1
-	if *suite == "full" {
-		rounds = 5
-	} else if *suite != "quick" {
+	switch *suite {
+	case "quick":
+		defaults(1, 1)
+	case "full":
+		defaults(5, 10)
+	default:
 		return fmt.Errorf("no suite is called %q", *suite)
 	}
-	if *seconds == 0 {
-		*seconds = map[string]float64{"quick": 1, "full": 10}[*suite]
-	}
 	if *armRow != "" {
-		return arm(*armRow, *armOf)
+		return child(*armRow, *armOf)
 	}
-	var results []result
-	tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Printf("%s/%s, %d cores, %s, budget %d MiB\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), budget>>20)
-	fmt.Fprintln(tw, "row\tpeer\tours/s\ttheirs/s\tratio\tlo\thi\tfloor\tgoal\t")
-	for _, r := range rows {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), r.id) {
-			continue
+	if *list {
+		for _, r := range rows {
+			fmt.Printf("%-18s %s\n", r.id, r.what)
 		}
-		for _, p := range peers {
-			if *against != "" && !slices.Contains(strings.Split(*against, ","), p) || r.skip[p] != "" {
+		return nil
+	}
+	chosen, err := choose(*only)
+	if err != nil {
+		return err
+	}
+	rep := newReport()
+	for _, r := range chosen {
+		for _, p := range r.peers {
+			if *against != "" && !slices.Contains(strings.Split(*against, ","), p) {
 				continue
 			}
-			res, err := measure(r, p, rounds)
+			res, err := compare(r, p, *rounds)
 			if err != nil {
 				return fmt.Errorf("%s against %s: %w", r.id, p, err)
 			}
-			results = append(results, res)
-			fmt.Fprintf(tw, "%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%s\t%s\t\n", r.id, p, res.Ours, res.Theirs, res.Ratio, res.Lo, res.Hi, limit(res.Floor), limit(res.Goal))
-			fmt.Fprintf(os.Stderr, "%s against %s: %.2f\n", r.id, p, res.Ratio)
+			rep.Rows = append(rep.Rows, res)
+			fmt.Fprintln(os.Stderr, res.line())
 		}
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	if *out == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(map[string]any{
-		"machine": map[string]any{"os": runtime.GOOS, "arch": runtime.GOARCH, "cores": runtime.NumCPU(), "go": runtime.Version()},
-		"rows":    results,
-	}, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*out, append(b, '\n'), 0o644)
-}
-
-func limit(x float64) string {
-	if x == 0 {
-		return ""
-	}
-	return fmt.Sprint(x)
-}
-
-// measure runs A-B-B-A rounds and takes the median of their ratios.
-func measure(r row, peer string, rounds int) (result, error) {
-	res := result{ID: r.id, Peer: peer, Unit: "ops/s"}
-	if peer == "pebble" {
-		res.Floor, res.Goal = r.floor, r.goal
-	}
-	var ratios, ours, theirs []float64
-	for range rounds {
-		var x [4]float64
-		for i, who := range []string{"holdfast", peer, peer, "holdfast"} {
-			var err error
-			if x[i], err = child(r.id, who); err != nil {
-				return res, err
-			}
+	rep.print(os.Stdout)
+	if *out != "" {
+		b, err := json.MarshalIndent(rep, "", " ")
+		if err != nil {
+			return err
 		}
-		ours = append(ours, (x[0]+x[3])/2)
-		theirs = append(theirs, (x[1]+x[2])/2)
-		ratios = append(ratios, (x[0]+x[3])/(x[1]+x[2]))
+		if err := os.WriteFile(*out, append(b, '\n'), 0o644); err != nil {
+			return err
+		}
 	}
-	res.Ratio, res.Ours, res.Theirs = median(ratios), median(ours), median(theirs)
-	res.Lo, res.Hi = slices.Min(ratios), slices.Max(ratios)
-	return res, nil
+	if *picture != "" {
+		return rep.draw(*picture)
+	}
+	return nil
 }
 
-func median(x []float64) float64 {
-	x = slices.Clone(x)
-	slices.Sort(x)
-	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+func defaults(r int, s float64) {
+	if *rounds == 0 {
+		*rounds = r
+	}
+	if *seconds == 0 {
+		*seconds = s
+	}
 }
 
-// child measures one arm in a fresh process.
-func child(id, who string) (ops float64, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
+func choose(ids string) ([]*row, error) {
+	if ids == "" {
+		return rows, nil
 	}
-	c := exec.Command(self, "-suite", *suite, "-seconds", fmt.Sprint(*seconds), "-arm-row", id, "-arm-of", who)
-	c.Stderr = os.Stderr
-	b, err := c.Output()
-	if err != nil {
-		return 0, err
+	var chosen []*row
+	for id := range strings.SplitSeq(ids, ",") {
+		r, err := rowOf(id)
+		if err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, r)
 	}
-	_, err = fmt.Sscan(string(b), &ops)
-	return ops, err
+	return chosen, nil
 }
 
-// arm is the fresh process: a fresh directory, one row, one store, one number.
-func arm(id, who string) error {
-	i := slices.IndexFunc(rows, func(r row) bool { return r.id == id })
+func rowOf(id string) (*row, error) {
+	i := slices.IndexFunc(rows, func(r *row) bool { return r.id == id })
 	if i < 0 {
-		return fmt.Errorf("no row is called %q", id)
+		return nil, fmt.Errorf("no row is called %q; -list names them", id)
 	}
-	r := rows[i]
-	dir, err := os.MkdirTemp("", "holdfast-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	s, err := open(who, dir, budget, r.durable)
-	if err != nil {
-		return err
-	}
-	ops, err := r.run(s, newData(r.keys(), 256), *seconds)
-	if err != nil {
-		return err
-	}
-	fmt.Println(ops)
-	return s.close()
+	return rows[i], nil
 }

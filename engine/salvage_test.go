@@ -51,8 +51,32 @@ func (s *wreckage) delRange(t *testing.T, e *Engine, lower, upper string) {
 	}
 }
 
-// newWreckage makes the store; compact says how often L3 rewrites itself meanwhile.
+// wrecks are those that were made, and the files of their stores by name.
+var wrecks = map[bool]struct {
+	wreckage
+	files map[string]string
+}{}
+
+// newWreckage is a copy of the store; compact says how often L3 rewrites itself meanwhile.
 func newWreckage(t *testing.T, compact bool) *wreckage {
+	t.Helper()
+	w, made := wrecks[compact]
+	if !made {
+		s := makeWreckage(t, compact)
+		w.wreckage, w.files = *s, contents(t, s.dir)
+		wrecks[compact] = w
+		return s
+	}
+	s := &wreckage{dir: filepath.Join(t.TempDir(), "store"), want: maps.Clone(w.want), gone: maps.Clone(w.gone), old: w.old}
+	for path, b := range w.files {
+		name := filepath.Join(s.dir, strings.TrimPrefix(path, w.dir))
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(t, os.WriteFile(name, []byte(b), 0o644))
+	}
+	return s
+}
+
+func makeWreckage(t *testing.T, compact bool) *wreckage {
 	t.Helper()
 	s := &wreckage{dir: t.TempDir(), want: map[string]string{}, gone: map[string]bool{}}
 	e, err := Open(s.dir, small(Options{Sync: SyncNever, LargeValue: 4 << 10, SegmentBytes: 64 << 10}))
