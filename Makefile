@@ -6,7 +6,7 @@ BIN   := bin/holdfast
 PROVE := $(GO) test -count=1 -timeout 20m -v
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash gate schedule sites seeded torture check fuzz bench microbench memory large cover ci packages clean
+.PHONY: help build run test race crash gate schedule sites seeded torture check fuzz bench microbench memory memory-hard large cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,11 @@ microbench: ## benchmarks beside the code, with bare Pebble as control
 
 memory: ## 2 GiB through a budget of 256 MiB: resident memory as the kernel counts it
 	HOLDFAST_MEMORY_CHILD=2048 $(GO) test -count=1 -v -run TestEngine_memory ./engine
+
+memory-hard: ## budgets of 64 MiB, 256 MiB and 1 GiB with snapshots held and 1 GiB streamed through, then in a memory cgroup
+	@for mib in 512 2048 8192; do for in in "" 1; do \
+	  HOLDFAST_MEMORY_CHILD=$$mib HOLDFAST_MEMORY_CHILD_HARD=1 HOLDFAST_MEMORY_CHILD_CGROUP=$$in $(GO) test -count=1 -v -timeout 30m -run '^TestEngine_memory$$' ./engine || bad=1; \
+	done; done; test -z "$$bad"
 
 large: ## 1 GiB objects beside plain files and Pebble, and the room that overwritten ones take
 	HOLDFAST_LARGE_MIB=1024 $(GO) test -count=1 -timeout 30m -v -run TestLarge ./engine
