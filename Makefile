@@ -56,7 +56,7 @@ gate-damage:
 gate-schedule:
 	$(PROVE) -tags schedule ./fuzz/schedule
 	$(PROVE) -tags schedule ./engine -run TestChosen
-	$(PROVE) -tags schedule ./fuzz/live -cases 10
+	$(PROVE) -tags schedule ./fuzz/live -cases 20
 gate-cuts:
 	$(PROVE) ./fuzz -run TestCrash_everyCall -seeds 9
 gate-powercut:

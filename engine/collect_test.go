@@ -243,11 +243,7 @@ func TestCollect_overwrites(t *testing.T) {
 	rnd := rand.New(rand.NewSource(1))
 	const keys, size = 100, 256 << 10
 	want := make([][]byte, keys)
-	times := 20
-	if testing.Short() {
-		times = 8
-	}
-	for range times * keys {
+	for range 20 * keys {
 		k := rnd.Intn(keys)
 		want[k] = blobValue(rnd, size)
 		require.NoError(t, e.Put(fmt.Appendf(nil, "k%03d", k), want[k]))

@@ -85,6 +85,7 @@ func confine(t *testing.T, c *exec.Cmd, limit int64) (end func()) {
 		err = os.WriteFile(filepath.Join(dir, most), strconv.AppendInt(nil, limit, 10), 0o644)
 	}
 	if err != nil {
+		_ = os.Remove(dir) // if it came so far
 		t.Skipf("no memory cgroup can be made here: %v", err)
 	}
 	c.Args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(dir, "cgroup.procs"), c.Path}, c.Args[1:]...)

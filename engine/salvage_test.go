@@ -64,6 +64,7 @@ func newWreckage(t *testing.T, compact bool) *wreckage {
 	if !made {
 		s := makeWreckage(t, compact)
 		w.wreckage, w.files = *s, contents(t, s.dir)
+		w.want, w.gone = maps.Clone(s.want), maps.Clone(s.gone) // tests change theirs
 		wrecks[compact] = w
 		return s
 	}

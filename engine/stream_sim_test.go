@@ -115,7 +115,7 @@ func TestCreate_powerCut(t *testing.T) {
 
 	images := 0
 	for i, m := range moments {
-		if testing.Short() && i%8 > 0 { // megabytes an image, slow under the race detector
+		if testing.Short() && i%4 > 0 { // megabytes an image, slow under the race detector
 			continue
 		}
 		for image, img := range m.cut.Images(uint64(i), 1) {

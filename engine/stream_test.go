@@ -38,9 +38,6 @@ func TestCreate_everySize(t *testing.T) {
 		values := map[string][]byte{}
 		for _, n := range sizes {
 			for how := range 4 {
-				if testing.Short() && n > 1<<20 && how > 1 {
-					continue // seconds under the race detector
-				}
 				v := blobValue(rnd, n)
 				if how%2 == 1 {
 					v = bytes.Repeat([]byte("a state of some kind. "), n/22+1)[:n]

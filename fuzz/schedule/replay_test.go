@@ -85,14 +85,11 @@ func TestUnder_bitForBit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := uint64(10)
-			switch name {
-			case "schedules":
+			if name == "schedules" {
 				n *= 2
-			case "log":
-				n = 2 // each is as long as twenty of the others
 			}
 			if testing.Short() {
-				n = min(n, 3)
+				n = 3
 			}
 			if *cases > 0 {
 				n = uint64(*cases)
