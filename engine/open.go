@@ -170,9 +170,7 @@ func (e *Engine) openDir() error {
 		if e.opts.ReadOnly || e.opts.MustExist {
 			return fmt.Errorf("no store in %s: %w", e.dir, os.ErrNotExist)
 		}
-		// Its name is made durable even if it is there: whoever made it may have
-		// been killed before.
-		if err := errors.Join(e.makeDir(e.dir), syncDir(fs, fs.PathDir(e.dir))); err != nil {
+		if err := e.makeDir(e.dir); err != nil {
 			return err
 		}
 	}
@@ -221,13 +219,16 @@ func (e *Engine) fresh() (bool, error) {
 	return true, nil
 }
 
-// makeDir makes dir and its missing parents, each durable in the one above.
+// makeDir makes dir and its missing parents, each durable in the one above before the
+// next is made. One whose name could not be made durable goes again: a second sync of
+// the same name may succeed and do nothing. The name of the first that is there is
+// made durable, too: whoever made it may have been killed before.
 func (e *Engine) makeDir(dir string) error {
 	fs := e.opts.FS
-	if _, err := fs.Stat(dir); err == nil {
-		return nil
-	}
 	parent := fs.PathDir(dir)
+	if _, err := fs.Stat(dir); err == nil {
+		return syncDir(fs, parent)
+	}
 	if parent != dir {
 		if err := e.makeDir(parent); err != nil {
 			return err
@@ -236,7 +237,10 @@ func (e *Engine) makeDir(dir string) error {
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return syncDir(e.opts.FS, parent)
+	if err := syncDir(fs, parent); err != nil {
+		return errors.Join(err, fs.Remove(dir))
+	}
+	return nil
 }
 
 // create makes the store's STATE, which is its birth: without it the directory

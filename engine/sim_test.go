@@ -279,6 +279,46 @@ func TestEngine_Checkpoint_nameIsNotDurable(t *testing.T) {
 	require.NoError(t, e.Close())
 }
 
+// Goal: a folder whose name one attempt made and could not make durable is made durable
+// by the next, a store's and a copy's, at each depth.
+func TestEngine_makeDir_nameIsNotDurable(t *testing.T) {
+	// The first sync of the root is that of its own name.
+	for parent, nth := range map[string]int{"/": 2, "/deep": 1, "/deep/er": 1} {
+		for _, what := range []string{"store", "copy"} {
+			fs := simfs.New(nil)
+			var source *Engine
+			try := func() (err error) {
+				if what == "copy" {
+					return source.Checkpoint(context.Background(), "/deep/er/one")
+				}
+				e, err := Open("/deep/er/one", simOptions(fs))
+				if err == nil {
+					require.NoError(t, errors.Join(e.Put(simKey(0), simValue(0)), e.Close()))
+				}
+				return err
+			}
+			if what == "copy" {
+				var err error
+				source, err = Open("/store", simOptions(fs))
+				require.NoError(t, err)
+				require.NoError(t, source.Put(simKey(0), simValue(0)))
+			}
+			fault := fs.Inject(simfs.FailOnce(simfs.OpSyncDir, parent, nth, syscall.EIO))
+			require.ErrorIs(t, try(), syscall.EIO, "%s in %s", what, parent)
+			require.Equal(t, 1, fault.Fired())
+			require.NoError(t, try(), "%s in %s", what, parent)
+			cut := fs.Crash(simfs.CrashConfig{Image: simfs.Nothing})
+			if source != nil {
+				require.NoError(t, source.Close())
+			}
+			c, err := Open("/deep/er/one", simOptions(cut))
+			require.NoError(t, err)
+			require.Equal(t, string(simValue(0)), get(t, c, string(simKey(0))), "%s in %s", what, parent)
+			require.NoError(t, c.Close())
+		}
+	}
+}
+
 // Goal: whichever call of a first open fails, the next one makes the store or opens
 // what was made, and a store that was made has its identity for good.
 func TestOpen_firstTime_anyCallFails(t *testing.T) {

@@ -194,9 +194,10 @@ func (s *Store) Checkpoint(dst string) (w Watermark, err error) {
 		defer caught(&err)
 		return s.db.Checkpoint(dst)
 	}()
-	// A failed directory sync was answered with nil (see gateDir).
-	if stray := s.fs.takeStray(); err == nil && stray != nil {
-		err = stray
+	// A failed directory sync was answered with nil, and so was each that came after
+	// the gate closed (see gateDir).
+	if unsynced := errors.Join(s.fs.takeStray(), s.fs.fault()); err == nil {
+		err = unsynced
 	}
 	if err == nil {
 		w, err = s.markOf(dst)

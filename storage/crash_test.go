@@ -332,3 +332,31 @@ func TestStore_Checkpoint_faultSweep(t *testing.T) {
 	}
 	mustIngest(t, s, 2, sets(100, "k%03d", "w"))
 }
+
+// Goal: a gate that closes while a checkpoint is made, for a fault of L3's own, lets no
+// copy pass that lacks a sync.
+func TestStore_Checkpoint_gateCloses(t *testing.T) {
+	for k, hit := 0, true; hit; k++ {
+		mem := newCrashable()
+		var h hook
+		s := mustOpen(t, testOptions(h.wrap(mem)))
+		mustIngest(t, s, 1, sets(10, "k%03d", "v"))
+		n := 0
+		hit = false
+		h.set(func(op errorfs.Op) error {
+			if n++; n-1 == k {
+				hit = true
+				s.fs.close(syscall.EIO)
+			}
+			return nil
+		})
+		_, err := s.Checkpoint("copy")
+		h.set(nil)
+		if hit {
+			require.ErrorIs(t, err, ErrDegraded, "closed at call %d", k)
+		} else {
+			require.NoError(t, err)
+		}
+		_ = s.Close()
+	}
+}
