@@ -169,9 +169,14 @@ func (s *scheduler) run(done <-chan struct{}) error {
 // quiesce returns when no other goroutine can run.
 func (s *scheduler) quiesce() {
 	for quiet := 0; quiet < 2; {
+		if s.collecting.Load() > 0 {
+			time.Sleep(20 * time.Microsecond) // the collector has one processor, too
+			quiet = 0
+			continue
+		}
 		runtime.Gosched()
 		metrics.Read(s.sample)
-		if s.sample[0].Value.Uint64() == 0 && s.sample[1].Value.Uint64() <= s.away && s.collecting.Load() == 0 {
+		if s.sample[0].Value.Uint64() == 0 && s.sample[1].Value.Uint64() <= s.away {
 			quiet++
 		} else {
 			quiet = 0

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,15 +38,14 @@ type tape struct {
 	mu    sync.Mutex
 	sum   hash.Hash
 	last  *simfs.FS
-	made  int
 }
 
-// gcEvery is how many disks are made until the garbage is collected. It is collected
-// at that place only, so that a collection does not change who runs.
-const gcEvery = 8
+// gcBytes is how large the heap grows until the garbage is collected. It is collected
+// where a disk is made only, so that a collection does not change who runs.
+const gcBytes = 128 << 20
 
 // under runs f under the scheduler of a seed. It takes the whole process: GOMAXPROCS
-// is 1, and the garbage collector off but for gcEvery.
+// is 1, and the garbage collector off but for gcBytes.
 func under(seed uint64, f func() error) (*tape, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -76,10 +76,10 @@ func point(op simfs.Op, path string) { yield.Point("fs " + op.String() + " " + p
 func (t *tape) disk(fs *simfs.FS) {
 	t.mu.Lock()
 	t.last = fs
-	t.made++
-	collect := t.made%gcEvery == 0
 	t.mu.Unlock()
-	if collect {
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(heap)
+	if heap[0].Value.Uint64() > gcBytes {
 		t.waits.Add(1) // who waits for it is not seen to run
 		runtime.GC()
 		t.waits.Add(-1)
