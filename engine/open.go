@@ -97,6 +97,10 @@ func (e *Engine) open() error {
 	if err != nil {
 		return err
 	}
+	// After all that may refuse, which needs no cache.
+	if e.cache, err = cache.New(cache.Options{L1Bytes: e.shares().l1, L2Bytes: e.shares().l2}); err != nil {
+		return err
+	}
 	e.found = recovered(rec, mark, time.Since(began))
 	if e.opts.ReadOnly {
 		e.background(e.runGovernor)
@@ -258,7 +262,7 @@ func (e *Engine) create() (wal.State, error) {
 	return wal.CreateState(e.opts.FS, e.dir, uuid)
 }
 
-// openRooms opens L3, the packs and the caches, and checks that L3 is ours and has
+// openRooms opens L3 and the packs, and checks that L3 is ours and has
 // what STATE says it has.
 func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 	o := &e.opts
@@ -299,8 +303,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 			return mark, err
 		}
 	}
-	e.cache, err = cache.New(cache.Options{L1Bytes: e.shares().l1, L2Bytes: e.shares().l2})
-	return mark, err
+	return mark, nil
 }
 
 // recover replays the log above the watermark into the map.
