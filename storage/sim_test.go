@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -190,7 +191,7 @@ func TestIngest_Commit_gateClosesMeanwhile(t *testing.T) {
 	s := mustOpen(t, testOptions(fs))
 	mustIngest(t, s, 1, sets(3, "k%d", "old"))
 	cause := errors.New("in the last moment")
-	syncs := 0
+	var syncs atomic.Int32 // tables are built side by side
 	in, err := s.NewIngest()
 	require.NoError(t, err)
 	require.NoError(t, feed(in, sets(3, "k%d", "new")))
@@ -198,14 +199,14 @@ func TestIngest_Commit_gateClosesMeanwhile(t *testing.T) {
 		fs.OnMutation(fs.Mutations()+k, func() {
 			events := fs.Events()
 			if e := events[len(events)-1]; e.Op&simfs.OpSyncs != 0 && strings.HasSuffix(e.Path, ".sst") {
-				if syncs++; syncs == 2 { // the table of cells, and the one of our own keys
+				if syncs.Add(1) == 2 { // the table of cells, and the one of our own keys
 					s.fs.close(cause)
 				}
 			}
 		})
 	}
 	_, err = in.Commit(mark(2, nil))
-	require.Equal(t, 2, syncs)
+	require.EqualValues(t, 2, syncs.Load())
 	require.ErrorIs(t, err, ErrDegraded)
 	require.ErrorIs(t, err, cause)
 	require.Equal(t, "old", dumpStore(t, s)["k0"])
