@@ -1,6 +1,9 @@
 package simfs
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // Units of the simulated device.
 const (
@@ -82,6 +85,17 @@ func (c *content) writeAt(p []byte, off int64) {
 		done += n
 	}
 	c.size = max(c.size, off+int64(len(p)))
+}
+
+// isZeros spares files of zeros, which logs begin with, their bytes.
+func isZeros(p []byte) bool {
+	var none page
+	for ; len(p) > PageSize; p = p[PageSize:] {
+		if !bytes.Equal(p[:PageSize], none[:]) {
+			return false
+		}
+	}
+	return bytes.Equal(p, none[:len(p)])
 }
 
 // zero clears what exists of [off, off+n); the size stays.

@@ -149,10 +149,15 @@ func (f *file) write(c *call, p []byte, off int64) (int, error) {
 	end := f.fs.reach(f.n, off+int64(want))
 	n := int(max(0, min(int64(want), end-off)))
 	if n > 0 {
-		data := slices.Clone(p[:n])
-		c.data, c.off = data, off
-		f.fs.charged(f.n, func() { f.n.data.writeAt(data, off) })
-		f.n.record(f.fs.nextSeq(), write{off: off, n: int64(n), data: data, size: f.n.data.size})
+		c.data, c.off = p[:n], off
+		w := write{off: off, n: int64(n)}
+		if !isZeros(p[:n]) {
+			w.data = slices.Clone(p[:n])
+		}
+		f.fs.charged(f.n, func() { f.n.data.size = max(f.n.data.size, off+w.n) })
+		w.size = f.n.data.size
+		w.apply(&f.n.data, w.extent())
+		f.n.record(f.fs.nextSeq(), w)
 		f.n.mod = f.fs.now()
 	}
 	switch {
