@@ -245,7 +245,10 @@ func TestCollect_overwrites(t *testing.T) {
 	want := make([][]byte, keys)
 	for range 20 * keys {
 		k := rnd.Intn(keys)
-		want[k] = blobValue(rnd, size)
+		if want[k] == nil {
+			want[k] = make([]byte, size)
+		}
+		rnd.Read(want[k])
 		require.NoError(t, e.Put(fmt.Appendf(nil, "k%03d", k), want[k]))
 	}
 	live := e.Metrics().Collect.Live

@@ -7,19 +7,24 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/fuzz/simfs"
 )
 
 // Goal: a log that lost some of its last bytes is opened, with what it has or with less,
 // or is refused; a store that was opened and written to since is never refused.
 func TestOpen_lastBytesCut(t *testing.T) {
 	for length := range 8 { // of padding behind the last group
+		made := simfs.New(nil)
+		o := Options{FS: made, MemoryBudget: minBudget, SegmentBytes: minSegmentBytes, DiskReserve: -1}
+		e, err := Open("/store", &o)
+		require.NoError(t, err)
+		require.NoError(t, e.Put([]byte("k"), make([]byte, 100+length)))
+		require.NoError(t, e.Close())
+		closed := made.Cut()
 		for cut := 1; cut <= 130; cut++ { // SEAL, a marker, and into the group
-			fs := vfs.NewMem()
-			o := Options{FS: fs, MemoryBudget: minBudget, SegmentBytes: minSegmentBytes, DiskReserve: -1}
-			e, err := Open("/store", &o)
-			require.NoError(t, err)
-			require.NoError(t, e.Put([]byte("k"), make([]byte, 100+length)))
-			require.NoError(t, e.Close())
+			fs := closed.Image(simfs.CrashConfig{Image: simfs.Everything})
+			o.FS = fs
 			cutLast(t, fs, "/store/"+logName, cut)
 
 			at := fmt.Sprintf("length %d, cut %d", length, cut)

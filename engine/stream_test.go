@@ -64,6 +64,7 @@ func TestCreate_everySize(t *testing.T) {
 				require.NoError(t, w.Abort())
 			}
 		}
+		var out bytes.Buffer
 		for life := range 2 {
 			for key, want := range values {
 				got, err := e.Get([]byte(key))
@@ -76,7 +77,7 @@ func TestCreate_everySize(t *testing.T) {
 				if len(want) <= 1<<20 {
 					require.NoError(t, iotest.TestReader(sequential{v}, want))
 				}
-				var out bytes.Buffer
+				out.Reset()
 				_, err = v.Seek(0, io.SeekStart)
 				require.NoError(t, err)
 				_, err = v.WriteTo(&out)
