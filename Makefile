@@ -9,7 +9,7 @@ SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 .PHONY: help build run test race crash gate schedule sites seeded torture check fuzz bench microbench memory memory-hard large cover ci packages clean
 
 help: ## print this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: $(BIN) ## build the command into bin/
 
@@ -43,6 +43,9 @@ torture: ## every way to hurt a store, MINUTES long from SEED on (make torture M
 	$(GO) build -tags schedule -o bin/torture ./cmd/holdfast
 	$(GO) build -o $(BIN) ./cmd/holdfast
 	./bin/torture torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)") --binary ./$(BIN)
+
+torture-%: ## one way alone, by its name with hyphens (make torture-power-cuts-at-random MINUTES=5 SEED=1)
+	@$(MAKE) --no-print-directory torture ONLY=$*
 
 # Longest first. Most keep one core and a half busy, the schedules exactly one.
 GATES := gate-damage gate-schedule gate-cuts gate-powercut gate-ext4 gate-coherence gate-kills gate-component

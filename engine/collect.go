@@ -75,7 +75,8 @@ func (e *Engine) runCollector() {
 		}
 		more = did != nothing
 		if retry = 0; did == rewrote && !e.collector.behind.Load() {
-			// Half of the disk's time at most, so that the foreground keeps its own.
+			// Half of the disk's time, so that the foreground keeps its own; less of
+			// a pack that took longer than a second.
 			select {
 			case <-yield.NewTimer(min(yield.Now().Sub(began), time.Second)).C:
 			case <-e.life.Done():

@@ -215,6 +215,14 @@ func TestLarge_figures(t *testing.T) {
 	e, err = Open(filepath.Join(dir, "store"), &Options{MemoryBudget: 256 << 20, DiskReserve: -1})
 	require.NoError(t, err)
 	wholeRead(t, e, raw, path, "beyond the budget", floor)
+
+	// Without a call of the user's.
+	before, began := packDisk(t, filepath.Join(dir, "store")), time.Now()
+	require.NoError(t, e.Delete([]byte(raw)))
+	eventually(t, time.Minute, "its room is not given back", func() bool {
+		return packDisk(t, filepath.Join(dir, "store")) <= before-size
+	})
+	limit("a value is deleted, until its room is back", time.Since(began).Seconds(), 10, "s")
 }
 
 // wholeRead looks at every cache line of a hot value and of the same bytes in a file,

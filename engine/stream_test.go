@@ -154,8 +154,9 @@ func TestCreate_dropped(t *testing.T) {
 	require.ErrorIs(t, w.Close(), ErrClosed)
 }
 
-// Goal: an open value keeps its bytes over overwrite, flush, collection and close of the
-// store, and its room comes back when nobody has it.
+// Goal: an open value keeps its bytes over overwrite, checkpoint, delete, flush, collection
+// and close of the store, and its room comes back when nobody has it. A checkpoint takes
+// no notice of a value that is on its way in.
 func TestOpenValue_keeps(t *testing.T) {
 	for _, c := range []Compression{CompressAuto, CompressNone} {
 		dir := t.TempDir()
@@ -170,6 +171,20 @@ func TestOpenValue_keeps(t *testing.T) {
 		require.NoError(t, e.Put([]byte("k"), want))
 		v, err := e.OpenValue([]byte("k"))
 		require.NoError(t, err)
+		w, err := e.Create(context.Background(), []byte("k"))
+		require.NoError(t, err)
+		_, err = w.Write(want)
+		require.NoError(t, err)
+		require.NoError(t, e.Put([]byte("k"), want[1:]))
+		copied := t.TempDir() + "/copy"
+		require.NoError(t, e.Checkpoint(context.Background(), copied))
+		require.NoError(t, w.Abort())
+		other, err := Open(copied, &o)
+		require.NoError(t, err)
+		got, err := other.Get([]byte("k"))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want[1:], got))
+		require.NoError(t, other.Close())
 		require.NoError(t, e.Delete([]byte("k")))
 		require.NoError(t, e.Flush(context.Background()))
 		eventually(t, 10e9, "disk is not given back", func() bool { return packDisk(t, dir) < slackValues*int64(o.LargeValue) })
@@ -183,6 +198,36 @@ func TestOpenValue_keeps(t *testing.T) {
 		require.True(t, bytes.Equal(want, b))
 		require.NoError(t, v.Close())
 	}
+}
+
+// Goal: an open value keeps its bytes while the pack it shares is rewritten without what
+// died around it.
+func TestOpenValue_keepsOverRewrite(t *testing.T) {
+	e, err := Open(t.TempDir(), collectOptions())
+	require.NoError(t, err)
+	defer e.Close()
+	rnd := rand.New(rand.NewSource(1))
+	want := blobValue(rnd, 1<<20)
+	require.NoError(t, e.Put([]byte("kept"), want))
+	for i := range 20 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "dies %d", i), blobValue(rnd, 1<<20)))
+	}
+	v, err := e.OpenValue([]byte("kept"))
+	require.NoError(t, err)
+	require.NoError(t, e.DeleteRange([]byte("dies"), []byte("diet")))
+	require.NoError(t, e.Compact(context.Background()))
+	require.Positive(t, e.Metrics().Collect.Rewritten)
+	part := make([]byte, 5000)
+	_, err = v.ReadAt(part, 500_000)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want[500_000:][:5000], part))
+	b, err := v.Bytes()
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, b))
+	require.NoError(t, v.Close())
+	got, err := e.Get([]byte("kept"))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, got))
 }
 
 // Goal: bad arguments have an error of their own.

@@ -82,8 +82,8 @@
 // together are a file in the public zstd seekable format: any zstd tool
 // decodes them. A frame that does not shrink is a zstd frame of raw blocks.
 //
-// A value whose size was not known from the start and is 8 MiB or more, or a
-// copy of a blob of 8 MiB or more stored, is the only blob of its pack.
+// A value whose size was not known from the start and is 8 MiB or more is the
+// only blob of its pack.
 //
 // testdata/pack.golden and testdata/best.golden hold one blob of each codec;
 // TestFormat_golden reads them back.

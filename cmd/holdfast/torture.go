@@ -73,24 +73,34 @@ ends with exit code 5.`,
 	f := cmd.Flags()
 	f.Float64Var(&minutes, "minutes", 5, "how long; fractions are fine")
 	f.Uint64Var(&seed, "seed", 0, "first seed of every runner (default: a fresh one)")
-	f.StringSliceVar(&only, "only", nil, "only the runners whose names contain one of these")
+	f.StringArrayVar(&only, "only", nil, "only this runner, or those whose names contain one of these words, between commas")
 	f.StringVar(&binary, "binary", "", "the holdfast that is killed and traced (default: this one)")
 	f.BoolVar(&list, "list", false, "list the runners, and what stops them here")
 	return cmd
 }
 
-// pick returns the runners whose names contain one of the words; all without any.
-func pick(cmd *cobra.Command, all []runner.Runner, words []string) ([]runner.Runner, error) {
-	if len(words) == 0 {
+// pick returns the runners that are meant by one of the wishes; all without any. A wish is
+// a name, as it is or with hyphens, or words of which a name contains one.
+func pick(cmd *cobra.Command, all []runner.Runner, wishes []string) ([]runner.Runner, error) {
+	if len(wishes) == 0 {
 		return all, nil
 	}
 	some := slices.DeleteFunc(slices.Clone(all), func(r runner.Runner) bool {
-		return !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(r.Name, w) })
+		return !slices.ContainsFunc(wishes, func(wish string) bool {
+			if i := slices.IndexFunc(all, func(r runner.Runner) bool { return isCalled(r, wish) }); i >= 0 {
+				return isCalled(r, wish)
+			}
+			return slices.ContainsFunc(strings.Split(wish, ","), func(w string) bool { return strings.Contains(r.Name, w) })
+		})
 	})
 	if len(some) == 0 {
-		return nil, usagef(cmd, "no runner is called %s; --list lists them", strings.Join(words, " or "))
+		return nil, usagef(cmd, "no runner is called %s; --list lists them", strings.Join(wishes, " or "))
 	}
 	return some, nil
+}
+
+func isCalled(r runner.Runner, name string) bool {
+	return r.Name == name || strings.NewReplacer(", ", "-", " ", "-").Replace(r.Name) == name
 }
 
 func (a *app) listRunners(runners []runner.Runner) error {

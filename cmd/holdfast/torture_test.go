@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/fuzz/runner"
 )
 
 // Goal: torture runs the runners that were picked, for as long as was asked, and says
@@ -34,4 +36,29 @@ func TestTorture(t *testing.T) {
 	r = run(t, "torture", "--list")
 	require.Equal(t, exitOK, r.code)
 	require.Contains(t, r.out, "cache coherence")
+}
+
+// Goal: a runner is chosen by its whole name, with commas or hyphens, without those whose
+// names contain it; a word chooses all that contain it.
+func TestPick(t *testing.T) {
+	var all []runner.Runner
+	for _, name := range []string{"kills", "kills at system calls", "power cuts, every call", "power cuts, every call, in order", "bank"} {
+		all = append(all, runner.Runner{Name: name})
+	}
+	for wish, want := range map[string][]string{
+		"kills":                  {"kills"},
+		"kill":                   {"kills", "kills at system calls"},
+		"kills-at-system-calls":  {"kills at system calls"},
+		"power cuts, every call": {"power cuts, every call"},
+		"power-cuts-every-call":  {"power cuts, every call"},
+		"order,bank":             {"power cuts, every call, in order", "bank"},
+	} {
+		some, err := pick(nil, all, []string{wish})
+		require.NoError(t, err)
+		var got []string
+		for _, r := range some {
+			got = append(got, r.Name)
+		}
+		require.Equal(t, want, got, wish)
+	}
 }
