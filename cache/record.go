@@ -3,22 +3,12 @@ package cache
 import (
 	"bytes"
 	"iter"
-	"math/bits"
 	"slices"
 )
 
 // KeyRange is the range of keys [Lower, Upper). An empty Upper has no end:
 // reading it as everything can only cost a miss.
 type KeyRange struct{ Lower, Upper []byte }
-
-const (
-	bitsPerKey = 10
-	probes     = 6
-	blockWords = 8 // 512 bits: one cache line, so a look costs one miss of the CPU
-	blockBits  = blockWords * 64
-)
-
-type block [blockWords]uint64
 
 // What the structs themselves take, on 64 bits.
 const (
@@ -27,11 +17,11 @@ const (
 )
 
 // Record is the trace that a generation leaves when it goes down to storage:
-// a blocked Bloom filter of its keys and its range tombstones. It errs to one
+// a [Filter] of its keys and its range tombstones. It errs to one
 // side only: it may claim to cover a key that it does not, which costs a miss.
 // A Record is immutable.
 type Record struct {
-	blocks []block
+	keys   *Filter    // nil if there are none
 	ranges []KeyRange // sorted by Lower, not overlapping
 	bytes  int64
 }
@@ -42,18 +32,18 @@ type Record struct {
 func NewRecord(hashes iter.Seq[uint64], n int, ranges []KeyRange) *Record {
 	r := &Record{}
 	if n > 0 {
-		r.blocks = make([]block, (n*bitsPerKey+blockBits-1)/blockBits)
+		r.keys = newFilter((n*bitsPerKey + blockBits - 1) / blockBits)
 	}
 	if hashes != nil {
 		for h := range hashes {
-			if len(r.blocks) == 0 {
-				r.blocks = make([]block, 1) // n was wrong; never lose a key
+			if r.keys == nil {
+				r.keys = newFilter(1) // n was wrong; never lose a key
 			}
-			r.add(h)
+			r.keys.Add(h)
 		}
 	}
 	r.ranges = mergeRanges(ranges)
-	r.bytes = recordBytes + int64(len(r.blocks))*blockBits/8
+	r.bytes = recordBytes + r.keys.Bytes()
 	for _, kr := range r.ranges {
 		r.bytes += int64(len(kr.Lower)+len(kr.Upper)) + rangeBytes
 	}
@@ -66,7 +56,7 @@ func (r *Record) Bytes() int64 { return r.bytes }
 // Covers says whether the generation may have held the key or deleted it by a
 // range. It never misses one that it did.
 func (r *Record) Covers(hash uint64, key []byte) bool {
-	if len(r.blocks) != 0 && r.has(hash) {
+	if r.keys != nil && r.keys.Has(hash) {
 		return true
 	}
 	if len(r.ranges) == 0 {
@@ -84,41 +74,6 @@ func (r *Record) Covers(hash uint64, key []byte) bool {
 	}
 	upper := r.ranges[i-1].Upper
 	return len(upper) == 0 || bytes.Compare(key, upper) < 0
-}
-
-func (r *Record) add(hash uint64) {
-	b, m := r.locate(hash)
-	for range probes {
-		b[(m>>6)&(blockWords-1)] |= 1 << (m & 63)
-		m >>= 9
-	}
-}
-
-func (r *Record) has(hash uint64) bool {
-	b, m := r.locate(hash)
-	for range probes {
-		if b[(m>>6)&(blockWords-1)]&(1<<(m&63)) == 0 {
-			return false
-		}
-		m >>= 9
-	}
-	return true
-}
-
-// locate returns the key's block and 54 bits to probe it with. Both come from
-// remixed hashes: the key's hash also chose shards and buckets elsewhere, so
-// that its raw bits are not independent within one generation.
-func (r *Record) locate(hash uint64) (*block, uint64) {
-	m := mix(hash)
-	i, _ := bits.Mul64(m, uint64(len(r.blocks)))
-	return &r.blocks[i], mix(m)
-}
-
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 // mergeRanges copies the ranges, sorted and joined where they touch, so that

@@ -58,6 +58,7 @@ type Engine struct {
 	collector  collector
 
 	flusher flusher
+	known   known
 	life    context.Context // ends when Close begins
 	end     context.CancelFunc
 	workers sync.WaitGroup

@@ -66,6 +66,7 @@ func (e *Engine) runFlusher() {
 			return
 		}
 		for e.life.Err() == nil {
+			e.lookKnown()
 			gen, ok := e.view.Load().oldest()
 			if !ok {
 				// A leader may have found the generations full just before the
@@ -115,6 +116,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	}
 	yield.Point("flush.begin")
 	began := time.Now()
+	e.known.add(e.view.Load(), gen)
 	// Log before L3, and with the log the packs (I3): L3 must never name a blob, or be
 	// at a commit, that a crash could still take. The sync runs while tables are built.
 	durable := make(chan error, 1)

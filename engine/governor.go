@@ -144,7 +144,7 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	s.blocks = o.shares().blocks // L3's block cache keeps its size
 	maps := max(min(g.maps.bytes*5/4, 2*s.generation), g.maps.bytes, s.generation/4)
 	pages := max(min(g.pages.bytes*5/4, s.mapped), s.mapped/8)
-	room := float64(m.Budget-max(s.blocks, m.Blocks)-m.Tables-pages)/max(m.HeapFactor, 1.5) - float64(maps+s.records+m.Log+m.Blobs)
+	room := float64(m.Budget-max(s.blocks, m.Blocks)-m.Tables-pages)/max(m.HeapFactor, 1.5) - float64(maps+s.records+m.Log+m.Blobs+m.Filter)
 	most := float64(s.l1 + s.l2)
 	if o.TuneGC {
 		most = float64(m.Budget) / 2.5

@@ -27,6 +27,7 @@ type MemoryMetrics struct {
 	Records     int64 // of the generations that went down
 	Log         int64 // groups that form and are written
 	Blobs       int64 // the account of large values
+	Filter      int64 // of the keys that L3 has
 
 	// Outside of it.
 
@@ -42,7 +43,7 @@ type MemoryMetrics struct {
 
 // heap adds up the tiers that live on the heap.
 func (m *MemoryMetrics) heap() int64 {
-	return m.Generations + m.Pinned + m.L1 + m.L2 + m.Records + m.Log + m.Blobs
+	return m.Generations + m.Pinned + m.L1 + m.L2 + m.Records + m.Log + m.Blobs + m.Filter
 }
 
 func (m *MemoryMetrics) outside() int64 { return m.Blocks + m.Tables + m.Mapped }
@@ -56,6 +57,7 @@ func (e *Engine) measure() (m MemoryMetrics) {
 	v := e.view.Load()
 	m.Generations = v.bytes()
 	m.Records = v.horizon.Bytes()
+	m.Filter = v.known.Bytes()
 	e.snapMu.Lock()
 	m.Pinned, _ = e.pinnedLocked()
 	e.snapMu.Unlock()

@@ -17,6 +17,8 @@ type Metrics struct {
 	// MapHits and MapAbsent are estimates from one read in sixteen: exact counts
 	// would make readers share a line.
 	MapHits, MapAbsent uint64
+	// FilterAbsent, an estimate, too, are reads that ended at the filter of L3's keys.
+	FilterAbsent uint64
 
 	Memory    MemoryMetrics
 	Map       MapMetrics
@@ -95,6 +97,9 @@ func (e *Engine) Metrics() Metrics {
 		DurableLSN: e.DurableLSN(),
 		MapHits:    e.reads.mapHits.Load(),
 		MapAbsent:  e.reads.mapAbsent.Load(),
+
+		FilterAbsent: e.reads.knownAbsent.Load(),
+
 		Map: MapMetrics{
 			Bytes: v.bytes(), Limit: e.shares().generation,
 			Shards: v.active.Shards(), Frozen: len(v.frozen),

@@ -310,6 +310,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 func (e *Engine) recover(st wal.State, mark storage.Watermark) (*wal.Recovery, error) {
 	e.generation = mark.Generation
 	e.flusher.init(mark.LSN)
+	e.known.init()
 	e.collector.init()
 	e.blobs.look, e.blobs.every = e.collector.kick, e.opts.MemoryBudget/8
 	e.clock.Publish(mark.LSN)

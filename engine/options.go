@@ -204,7 +204,7 @@ func (o *Options) withDefaults() (Options, error) {
 
 // shares is how the one memory number is divided at first; the governor moves them. The Go heap may stand at twice
 // what is live in it before the collector catches up, so what lives there
-// (generations, L1, L2, records) gets less than half of the budget.
+// (generations, L1, L2, records, filter) gets less than half of the budget.
 type shares struct {
 	generation int64 // bytes of one generation; two may exist
 	frozen     int   // how many may wait for their flush
@@ -212,6 +212,7 @@ type shares struct {
 	l1, l2     int64
 	blocks     int64 // storage's block cache
 	records    int64
+	known      int64
 	mapped     int64
 	log        int64 // live bytes of the log, which bounds the time of a recovery
 }
@@ -241,6 +242,7 @@ func sharesOf(budget, segmentBytes int64) shares {
 		l2:      b / 12,
 		blocks:  b / 12,
 		records: b / 64,
+		known:   b / 64,
 		mapped:  b / 8,
 		log:     max(budget, 64<<20, 4*segmentBytes),
 	}

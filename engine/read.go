@@ -36,7 +36,7 @@ func (t Tier) String() string {
 
 // readCounters estimate, from one read in sampleReads, what the rooms above the
 // caches answered. Exact counting would make every hit write to a shared line.
-type readCounters struct{ mapHits, mapAbsent atomic.Uint64 }
+type readCounters struct{ mapHits, mapAbsent, knownAbsent atomic.Uint64 }
 
 // sampleReads is also how often a map hit feeds L1's admission sketch, so that the
 // hottest keys are no strangers to it when their generation goes down.
@@ -82,6 +82,12 @@ func (e *Engine) lookUp(key []byte, chance uint32) (cow.Cell, Tier, error) {
 		case cow.Cut:
 			continue // C3: load view and number again
 		}
+		if !v.known.Has(hash) {
+			if chance%sampleReads == 0 {
+				e.reads.knownAbsent.Add(sampleReads)
+			}
+			return nil, TierNone, ErrNotFound
+		}
 		cell, tier, err := e.findBelow(v, hash, key)
 		if err == errMoved {
 			continue
@@ -111,6 +117,9 @@ func (e *Engine) findBelow(v *view, hash uint64, key []byte) (cow.Cell, Tier, er
 			}
 			defer v.base.Release()
 			b, found, err := v.base.Get(nil, key)
+			if err == nil && !found {
+				e.missed()
+			}
 			if err != nil || !found {
 				return nil, err
 			}

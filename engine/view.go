@@ -14,6 +14,7 @@ type view struct {
 	frozen  []frozen // newest first
 	base    *storage.Snapshot
 	horizon *cache.Horizon
+	known   *cache.Filter // has every key of base; nil: nobody knows
 }
 
 // frozen is a generation that gets no more cells, with the last commit number it
@@ -52,6 +53,7 @@ func (v *view) rotated(next *cow.Generation, last uint64) *view {
 		frozen:  append([]frozen{{v.active, last}}, v.frozen...),
 		base:    v.base,
 		horizon: v.horizon,
+		known:   v.known,
 	}
 }
 
@@ -63,6 +65,7 @@ func (v *view) without(base *storage.Snapshot, record *cache.Record, recordBytes
 		frozen:  v.frozen[: len(v.frozen)-1 : len(v.frozen)-1],
 		base:    base,
 		horizon: v.horizon.Push(record, recordBytes),
+		known:   v.known,
 	}
 }
 

@@ -23,20 +23,23 @@ type tierReport struct {
 	latencyReport
 }
 
-// reportTiers says what map, L1, L2 and L3 answered of reads. The caches count exactly;
-// the map, which counts by estimate, answered the rest if reads says how many there were.
+// reportTiers says what map, L1, L2 and L3 answered of reads, and how many of keys that
+// are nowhere ended at the filter before them. The caches count exactly; the map, which
+// counts by estimate like the filter, answered the rest if reads says how many there were.
 func reportTiers(before, after *engine.Metrics, reads uint64) []tierReport {
 	c, b, l := &after.Cache, &before.Cache, &after.Latency
 	inMap := after.MapHits + after.MapAbsent - before.MapHits - before.MapAbsent
 	below := (c.L1Hits - b.L1Hits) + (c.L2Hits - b.L2Hits) + (c.Misses - b.Misses)
+	absent := after.FilterAbsent - before.FilterAbsent
 	if reads > 0 {
-		inMap = reads - min(reads, below)
+		inMap = reads - min(reads, below+absent)
 	}
 	tiers := []tierReport{
 		{
 			Tier: "map", Reads: inMap, Bytes: after.Map.Bytes,
 			Capacity: after.Map.Limit * int64(1+after.Map.Frozen), latencyReport: latencyOf(l.Map),
 		},
+		{Tier: "filter", Reads: absent, Bytes: after.Memory.Filter},
 		{
 			Tier: "L1", Reads: c.L1Hits - b.L1Hits, Bytes: c.L1Bytes, Capacity: c.L1Capacity, evictions: true,
 			Evicted: c.Evictions - b.Evictions, Rejected: c.Rejects + c.Refused - b.Rejects - b.Refused,
@@ -51,7 +54,7 @@ func reportTiers(before, after *engine.Metrics, reads uint64) []tierReport {
 		},
 	}
 	for i := range tiers {
-		tiers[i].Share = float64(tiers[i].Reads) / float64(max(1, inMap+below))
+		tiers[i].Share = float64(tiers[i].Reads) / float64(max(1, inMap+absent+below))
 	}
 	return tiers
 }
