@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -16,7 +17,10 @@ import (
 func crashImage(t *testing.T, e *Engine) string {
 	t.Helper()
 	dst := filepath.Join(t.TempDir(), "image")
-	require.NoError(t, os.CopyFS(dst, os.DirFS(e.dir)))
+	eventually(t, 10*time.Second, "no copy of "+e.dir, func() bool { // a file may get its name meanwhile
+		require.NoError(t, os.RemoveAll(dst))
+		return os.CopyFS(dst, os.DirFS(e.dir)) == nil
+	})
 	return dst
 }
 
