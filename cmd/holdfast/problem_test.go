@@ -101,7 +101,7 @@ func TestRecover(t *testing.T) {
 		require.NoError(t, e.Put(fmt.Appendf(nil, "k%02d", i), noise(1000)))
 	}
 	image := filepath.Join(t.TempDir(), "image") // as a kill would leave it
-	require.Eventually(t, func() bool { // a file may get its name meanwhile
+	require.Eventually(t, func() bool {          // a file may get its name meanwhile
 		return os.RemoveAll(image) == nil && os.CopyFS(image, os.DirFS(dir)) == nil
 	}, 10*time.Second, time.Millisecond)
 	require.NoError(t, e.Close())
