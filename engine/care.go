@@ -70,7 +70,7 @@ func (e *Engine) Sync(ctx context.Context) error {
 }
 
 // Check reads everything the store has and verifies every checksum and invariant
-// it can see: L3's tables and watermark, each cell, each large value and its hash,
+// it can see: L3's tables and watermark, the filter of its keys, each cell, each large value and its hash,
 // and that no revision is from the future. It returns the problems it found,
 // joined; they are *CorruptErrors.
 func (e *Engine) Check(ctx context.Context) error {
@@ -80,7 +80,7 @@ func (e *Engine) Check(ctx context.Context) error {
 	if !e.gate.enter(0) {
 		return ErrClosed
 	}
-	problems := eachDoor(e.store.Check(ctx))
+	problems := append(eachDoor(e.store.Check(ctx)), door(e.checkKnown(ctx)))
 	e.gate.leave(0)
 
 	s, err := e.Snapshot()

@@ -237,6 +237,13 @@ func (e *Engine) memory() MemoryMetrics {
 	return m
 }
 
+// goal is the budget of this moment.
+func (g *governor) goal() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.budget
+}
+
 // awaitMemory waits while the store is above its hard limit.
 func (e *Engine) awaitMemory(ctx context.Context) error {
 	if !e.governor.full.Load() {

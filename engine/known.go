@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"sync/atomic"
 
 	"github.com/holdfastdb/holdfast/cache"
@@ -22,6 +23,7 @@ import (
 type known struct {
 	absent atomic.Uint64 // reads that went to L3 and found nothing
 	after  atomic.Uint64 // of them until a filter is begun
+	bytes  atomic.Int64  // of filling
 
 	// The flusher's.
 	filling *cache.Filter
@@ -31,10 +33,11 @@ type known struct {
 const (
 	// knownAfter pays for the walk: that is how many reads of L3 it may cost.
 	knownAfter = 4 << 10
-	// knownPatience is how many times longer each further walk is waited for.
+	// knownPatience is how many times longer the next walk is waited for after one that
+	// made no filter.
 	knownPatience = 8
 	// knownFull is how far beyond its capacity a filter is kept: there it is wrong for
-	// one key in twelve.
+	// one key in twenty.
 	knownFull = 1.5
 )
 
@@ -73,15 +76,17 @@ func (e *Engine) lookKnown() {
 		case whole := <-k.walked:
 			if whole {
 				e.setKnown(k.filling)
+				k.init()
 			}
 			k.filling, k.walked = nil, nil
+			k.bytes.Store(0)
 		default:
 		}
-	case v.known != nil && float64(v.known.Keys()) > knownFull*float64(v.known.Capacity()):
-		e.setKnown(nil)
+	case v.known != nil && (float64(v.known.Keys()) > knownFull*float64(v.known.Capacity()) || v.known.Bytes() > 2*e.shares().known):
+		e.setKnown(nil) // it errs too often, or the budget shrank
+		k.absent.Store(0)
 	case v.known == nil && k.absent.Load() >= k.after.Load():
 		k.absent.Store(0)
-		k.after.Store(k.after.Load() * knownPatience) // for the next one
 		e.walk()
 	}
 }
@@ -97,12 +102,14 @@ func (e *Engine) setKnown(f *cache.Filter) {
 // walk fills a filter from what L3 has now, unless that is more than reads of it would
 // give back.
 func (e *Engine) walk() {
-	base := e.view.Load().base
-	if e.store.Metrics().LiveBytes > uint64(e.opts.MemoryBudget) || !base.Acquire() {
+	k, base := &e.known, e.view.Load().base
+	if e.store.Metrics().LiveBytes > uint64(e.governor.goal()) || !base.Acquire() {
 		return
 	}
+	k.after.Store(k.after.Load() * knownPatience)
 	f, walked := cache.NewFilter(e.shares().known), make(chan bool, 1)
-	e.known.filling, e.known.walked = f, walked
+	k.filling, k.walked = f, walked
+	k.bytes.Store(f.Bytes())
 	e.background(func() {
 		defer e.flusher.kick()
 		defer base.Release()
@@ -117,12 +124,35 @@ func (e *Engine) fill(f *cache.Filter, base *storage.Snapshot) bool {
 		return false
 	}
 	defer it.Close() // it wrote nothing
-	n := 0
 	for ok := it.First(); ok; ok = it.Next() {
+		yield.Point("known.key")
 		f.Add(hashKey(it.Key()))
-		if n++; n%1024 == 0 && (e.life.Err() != nil || f.Keys() > f.Capacity()) {
+		if e.life.Err() != nil || f.Keys() > f.Capacity() {
 			return false
 		}
 	}
 	return it.Err() == nil
+}
+
+// checkKnown says which key of L3 a reader would be told to be nowhere.
+func (e *Engine) checkKnown(ctx context.Context) error {
+	v := e.view.Load()
+	for !v.base.Acquire() { // a flush replaced it
+		v = e.view.Load()
+	}
+	defer v.base.Release()
+	if v.known == nil {
+		return nil
+	}
+	it, err := v.base.NewIter(nil, nil)
+	if err != nil {
+		return err
+	}
+	defer it.Close() // it wrote nothing
+	for ok := it.First(); ok && ctx.Err() == nil; ok = it.Next() {
+		if !v.known.Has(hashKey(it.Key())) {
+			return corrupt("", "key %.40q is in L3, and not in the filter of its keys", it.Key())
+		}
+	}
+	return it.Err()
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/holdfastdb/holdfast/cache"
 	"github.com/holdfastdb/holdfast/fuzz/simfs"
 )
 
@@ -129,19 +130,23 @@ func TestKnown_sideBySide(t *testing.T) {
 	e := open(t, t.TempDir(), Options{Sync: SyncNever})
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	var begun atomic.Int32
+	var begun, flushes atomic.Int32
 	wg.Go(func() { // generations go down
 		for !stop.Load() {
 			if err := e.Flush(context.Background()); err != nil {
 				t.Error(err)
 			}
+			flushes.Add(1)
 		}
 	})
-	wg.Go(func() { // filters come and go
-		for i := 0; !stop.Load(); i++ {
+	wg.Go(func() { // filters come, and go after some flushes
+		for i, last := 0, int32(0); !stop.Load(); i++ {
 			wantFilter(e)
 			_, _ = e.Get(fmt.Appendf(nil, "nowhere %d", i))
-			if e.view.Load().known != nil && i%8 == 0 {
+			switch n := flushes.Load(); {
+			case e.view.Load().known == nil:
+				last = n
+			case n >= last+4:
 				begun.Add(1)
 				e.setKnown(nil)
 			}
@@ -157,7 +162,7 @@ func TestKnown_sideBySide(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				for _, old := range []int{n, rnd.IntN(n + 1), rnd.IntN(n + 1)} {
+				for _, old := range []int{n, rnd.IntN(n + 1), max(0, n-rnd.IntN(64))} { // the last are just going down
 					k := fmt.Appendf(nil, "w%d %06d", w, old)
 					if v, err := e.Get(k); err != nil || string(v) != string(k) {
 						t.Errorf("%s: %q, %v", k, v, err)
@@ -248,4 +253,51 @@ func TestKnown_walkFails(t *testing.T) {
 		calls = nth
 	}
 	require.Greater(t, calls, 1)
+
+	fs := image.Image(simfs.CrashConfig{Image: simfs.Everything})
+	e, err = Open("/store", simOptions(fs))
+	require.NoError(t, err)
+	base := e.view.Load().base
+	require.True(t, base.Acquire())
+	fs.Inject(simfs.FailFrom(simfs.OpReadAt|simfs.OpOpen, "*.sst", 1, syscall.EIO))
+	require.False(t, e.fill(cache.NewFilter(1<<20), base), "a filter of half of the keys")
+	base.Release()
+	require.NoError(t, e.Close())
+}
+
+// Goal (I10): a filter that is too large for a budget that shrank goes, a snapshot keeps
+// none, and one that is being filled is in the account.
+func TestKnown_bounds(t *testing.T) {
+	e, err := Open(t.TempDir(), &Options{MemoryBudget: 256 << 20, Sync: SyncNever})
+	require.NoError(t, err)
+	defer e.Close()
+	require.NoError(t, e.Put([]byte("k"), []byte("v")))
+	flush(t, e)
+	awaitFilter(t, e)
+	large := e.Metrics().Memory.Filter
+	require.Equal(t, e.shares().known, large)
+	s, err := e.Snapshot()
+	require.NoError(t, err)
+	defer s.Close()
+	require.Nil(t, s.view.Load().known)
+	require.NoError(t, e.SetMemoryBudget(64<<20))
+	eventually(t, 10*time.Second, "a filter of the old budget stays", func() bool {
+		e.flusher.kick()
+		return e.Metrics().Memory.Filter <= 2*e.shares().known
+	})
+	awaitFilter(t, e)
+	require.Less(t, e.Metrics().Memory.Filter, large/2)
+	e.known.bytes.Store(1 << 20)
+	require.Equal(t, e.view.Load().known.Bytes()+1<<20, e.measure().Filter)
+}
+
+// Goal: Check finds a filter that would hide a key.
+func TestKnown_isChecked(t *testing.T) {
+	e := open(t, t.TempDir(), Options{Sync: SyncNever})
+	require.NoError(t, e.Put([]byte("hidden"), []byte("v")))
+	flush(t, e)
+	e.setKnown(cache.NewFilter(1 << 10))
+	require.ErrorIs(t, e.Check(context.Background()), ErrCorrupt)
+	require.ErrorContains(t, e.Check(context.Background()), "hidden")
+	e.setKnown(nil) // what follows each test checks, too
 }

@@ -57,7 +57,7 @@ func (e *Engine) measure() (m MemoryMetrics) {
 	v := e.view.Load()
 	m.Generations = v.bytes()
 	m.Records = v.horizon.Bytes()
-	m.Filter = v.known.Bytes()
+	m.Filter = v.known.Bytes() + e.known.bytes.Load()
 	e.snapMu.Lock()
 	m.Pinned, _ = e.pinnedLocked()
 	e.snapMu.Unlock()

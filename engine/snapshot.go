@@ -57,7 +57,9 @@ func (e *Engine) capture() *Snapshot {
 		// The view must not have changed around the number: a generation frozen in
 		// between would hold commits at or below it that v does not show (I8).
 		if e.view.Load() == v && v.base.Acquire() {
-			s.view.Store(v)
+			own := *v
+			own.known = nil // it asks no filter, and keeps none
+			s.view.Store(&own)
 			return s
 		}
 	}
