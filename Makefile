@@ -6,7 +6,7 @@ BIN   := bin/holdfast
 PROVE := $(GO) test -count=1 -timeout 20m -v
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash gate schedule sites seeded torture check fuzz bench microbench memory memory-hard large cover ci packages clean
+.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench microbench memory memory-hard large cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ check: ## formatting, vet, dependencies between rooms
 	$(GO) test -count=1 -run TestDependencies .
 	$(GO) mod verify >/dev/null
 
-seeded: ## 41 known bugs, one at a time: each must be caught
+seeded: ## 44 known bugs, one at a time: each must be caught
 	HOLDFAST_SEEDED=all $(GO) test -count=1 -timeout 30m -v -run 'areCaught|replay' ./fuzz/seeded | grep -v '^=== '
 
 torture: ## every way to hurt a store, MINUTES long from SEED on (make torture MINUTES=30); ONLY="a,b": those runners
@@ -61,17 +61,24 @@ gate-schedule:
 	$(PROVE) -tags schedule ./engine -run TestChosen
 	$(PROVE) -tags schedule ./fuzz/live -cases 20
 gate-cuts:
-	$(PROVE) ./fuzz -run TestCrash_everyCall -seeds 9
+	$(PROVE) ./fuzz -run TestCrash_everyCall -seeds 9 -floors "20000 cuts"
 gate-powercut:
-	$(PROVE) ./fuzz/machine -run TestExt4_powerCuts -cases 56
+	$(PROVE) ./fuzz/machine -run TestExt4_powerCuts -cases 56 -floors "300 cuts"
 gate-ext4:
 	$(PROVE) ./fuzz/simfs -run TestExt4 -ext4.traces 1000
 gate-coherence:
-	$(PROVE) ./fuzz/live -run 'TestLinear|TestCoherence_engine'
-gate-kills:
-	$(PROVE) ./fuzz/machine -run TestKill_anyMoment -cases 36
+	$(PROVE) ./fuzz/live -run TestLinear -floors "500 histories"
+	$(PROVE) ./fuzz/live -run TestCoherence_engine -floors "1000000 reads"
+gate-kills: $(BIN)
+	$(PROVE) ./fuzz/machine -run TestKill_anyMoment -cases 36 -floors "200 kills" -binary $(abspath $(BIN))
 gate-component:
 	$(PROVE) ./fuzz/component -cuts 100000
+
+io-errors: ## an error at each fallible call of the whole engine, every kind, once and for ever
+	$(GO) test -count=1 -timeout 120m -v ./fuzz/fault -run 'TestSweep$$' -stride 1
+
+peers-damage: ## the same damage and kills on Pebble, Badger and bbolt: wrong, missing, exits, refusals
+	cd bench && $(GO) run ./damage
 
 schedule: ## orders of goroutines made from a seed (make schedule CASES=1000 SEED=1)
 	$(GO) test -tags schedule -count=1 -timeout 60m -v ./fuzz/schedule -run orders -cases $(or $(CASES),1000) -seed $(or $(SEED),1) | grep -v '^=== '

@@ -63,10 +63,13 @@ func newCrash(cfg CrashConfig) *crash {
 }
 
 // Crash runs one history and returns the first broken promise.
-func Crash(cfg CrashConfig) (CrashReport, error) {
+func Crash(ctx context.Context, cfg CrashConfig) (CrashReport, error) {
 	c := newCrash(cfg)
 	fs := simfs.New(&simfs.Options{Seed: cfg.Seed, Damage: cfg.Damage, PessimisticRename: cfg.Seed%2 == 0})
 	for round := range cfg.Rounds {
+		if ctx.Err() != nil {
+			break
+		}
 		var err error
 		if fs, err = c.writeAndCut(fs); err != nil {
 			return c.rep, oracle.WithSeed(fmt.Errorf("round %d: %w", round, err), cfg.Seed)
@@ -169,7 +172,7 @@ func (c *crash) write(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand, stop cha
 		}
 		b := e.NewBatch()
 		n, next := l.Next()
-		if err := FillBatch(b, l, n, next, rnd, c.cfg.Options.LargeValue, c.cfg.Large); err != nil {
+		if err := FillBatch(b, l, n, next, rnd, Mix{Keys: 30, Large: c.cfg.Options.LargeValue, Share: c.cfg.Large}); err != nil {
 			return err
 		}
 		l.Begin(next)
@@ -222,10 +225,16 @@ func (h *heldSnapshot) close() {
 	}
 }
 
+// Mix is what commits are made of.
+type Mix struct {
+	Keys  int // of a lane, less than 100; fewer means more garbage
+	Large int // bytes of a value that goes to a pack
+	Share int // of ten writes, how many put such a value; zero is one
+}
+
 // FillBatch makes commit n of a lane: its counter and some writes, in the batch and in
-// the model alike. Values reach above large, share of ten and at least one, so that some
-// go to packs.
-func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand.Rand, large, share int) error {
+// the model alike.
+func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand.Rand, mix Mix) error {
 	err := b.Put([]byte(l.Counter()), fmt.Append(nil, n))
 	put := func(k, v string) error {
 		m.Put(k, v)
@@ -236,23 +245,23 @@ func FillBatch(b *engine.Batch, l *oracle.Lane, n int, m oracle.Model, rnd *rand
 			return err
 		}
 		pick := rnd.IntN(10)
-		if pick > 2 && pick < 2+share {
+		if pick > 2 && pick < 2+mix.Share {
 			pick = 2
 		}
-		switch k := l.Key(fmt.Sprintf("k%02d", rnd.IntN(30))); pick {
+		switch k := l.Key(fmt.Sprintf("k%02d", rnd.IntN(mix.Keys))); pick {
 		case 0:
 			m.Delete(k)
 			err = b.Delete([]byte(k))
 		case 1:
 			r := oracle.Bounds{Lower: k, Upper: k + "\x00"}
-			if u := l.Key(fmt.Sprintf("k%02d", rnd.IntN(30))); u > k {
+			if u := l.Key(fmt.Sprintf("k%02d", rnd.IntN(mix.Keys))); u > k {
 				r.Upper = u
 			}
 			m.DeleteRange(r)
 			err = b.DeleteRange([]byte(r.Lower), []byte(r.Upper))
 		case 2:
 			unit := fmt.Sprintf("%d large ", n)
-			err = put(k, strings.Repeat(unit, large/len(unit)+1))
+			err = put(k, strings.Repeat(unit, mix.Large/len(unit)+1))
 		default:
 			err = put(k, strings.Repeat(fmt.Sprintf("%d.", n), 1+rnd.IntN(200)))
 		}
@@ -293,37 +302,9 @@ func noOrphans(e *engine.Engine) error {
 // state that comes up in the end against the first promise: recovery may lose
 // nothing that a cut inside it did not have to.
 func (c *crash) recover(fs *simfs.FS, p promise) (*simfs.FS, error) {
-	for range c.cfg.Depth {
-		o := c.cfg.Options
-		var cut *Cutter
-		cut, o.FS = NewCutter(fs, c.rnd, 60, func() {})
-		e, err := engine.Open(crashDir, &o)
-		if err = cut.Excuse(err); err != nil {
-			return nil, fmt.Errorf("open after a cut: %w", err)
-		}
-		c.rep.Opens++
-		if e != nil {
-			// What is shown now must stay, if the end comes after it (O5).
-			before := !cut.Over()
-			if err := c.history.Check(Store{e}, p.now, e.Recovered().LSN); err != nil {
-				return nil, errors.Join(fmt.Errorf("after a cut: %w", err), e.Close())
-			}
-			if before {
-				if err := c.history.Shown(Store{e}, &p.now); err != nil {
-					return nil, err
-				}
-				p.durable = p.now
-			}
-			cut.End()
-			if err := cut.Excuse(e.Close()); err != nil {
-				return nil, fmt.Errorf("close after a cut: %w", err)
-			}
-		}
-		if !cut.Kills() {
-			p.now = p.durable
-		}
-		c.rep.Cuts++
-		fs = cut.Left()
+	fs, p, err := c.again(fs, p, c.cfg.Depth)
+	if err != nil {
+		return nil, err
 	}
 	o := c.cfg.Options
 	o.FS = fs
@@ -333,4 +314,42 @@ func (c *crash) recover(fs *simfs.FS, p promise) (*simfs.FS, error) {
 	}
 	c.rep.Opens++
 	return fs, errors.Join(c.peace(e, p), e.Close())
+}
+
+// again opens what a cut left depth times, and is cut each time. It returns the disk that
+// is left, and what is promised now that something was shown.
+func (c *crash) again(fs *simfs.FS, p promise, depth int) (*simfs.FS, promise, error) {
+	for range depth {
+		o := c.cfg.Options
+		var cut *Cutter
+		cut, o.FS = NewCutter(fs, c.rnd, 60, func() {})
+		e, err := engine.Open(crashDir, &o)
+		if err = cut.Excuse(err); err != nil {
+			return nil, p, fmt.Errorf("open after a cut: %w", err)
+		}
+		c.rep.Opens++
+		if e != nil {
+			// What is shown now must stay, if the end comes after it (O5).
+			before := !cut.Over()
+			if err := c.history.Check(Store{e}, p.now, e.Recovered().LSN); err != nil {
+				return nil, p, errors.Join(fmt.Errorf("after a cut: %w", err), e.Close())
+			}
+			if before {
+				if err := c.history.Shown(Store{e}, &p.now); err != nil {
+					return nil, p, err
+				}
+				p.durable = p.now
+			}
+			cut.End()
+			if err := cut.Excuse(e.Close()); err != nil {
+				return nil, p, fmt.Errorf("close after a cut: %w", err)
+			}
+		}
+		if !cut.Kills() {
+			p.now = p.durable
+		}
+		c.rep.Cuts++
+		fs = cut.Left()
+	}
+	return fs, p, nil
 }

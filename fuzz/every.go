@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -22,8 +23,9 @@ type moment struct {
 
 // EveryCut runs one history in peace and cuts the power at every stride'th call that
 // changes something (the seed says with which it begins), from the first call of the first Open to the last of Close. Of
-// each cut it opens the corner images and random more, and checks them. It is
-// [Crash] without chance: no call is left out, but cuts are not nested.
+// each cut it opens the corner images and random more, and checks them; one image of
+// each is cut again, inside its recovery, once to three times. It is [Crash] without
+// chance: no call is left out.
 func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashReport, error) {
 	c := newCrash(cfg)
 	fs := simfs.New(&simfs.Options{Seed: cfg.Seed, Damage: cfg.Damage, PessimisticRename: cfg.Seed%2 == 0})
@@ -75,12 +77,18 @@ func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashRe
 		c.rep.Commits += n
 	}
 	for _, m := range moments {
+		c.rnd = rand.New(rand.NewPCG(cfg.Seed, uint64(m.call))) // the same if this is the only one
+		deep, n := c.rnd.IntN(len(simfs.Corners())+random), 0
 		for image, disk := range m.cut.Images(cfg.Seed, random) {
 			if ctx.Err() != nil {
 				return c.rep, nil
 			}
 			c.rep.Cuts++
-			if err := c.openAndCheck(disk, m.promised); err != nil {
+			depth := 0
+			if n++; n == deep+1 {
+				depth = 1 + m.call%3
+			}
+			if err := c.openAndCheck(disk, m.promised, depth); err != nil {
 				c.rep.CutAt = m.call
 				return c.rep, oracle.WithSeed(fmt.Errorf("cut at call %d of %d, image %v: %w", m.call, calls, image, err), cfg.Seed)
 			}
@@ -89,8 +97,12 @@ func EveryCut(ctx context.Context, cfg CrashConfig, stride, random int) (CrashRe
 	return c.rep, nil
 }
 
-// openAndCheck opens what a cut left in peace.
-func (c *crash) openAndCheck(fs *simfs.FS, p oracle.Promise) error {
+// openAndCheck opens what a cut left, after depth more cuts inside its recovery, in peace.
+func (c *crash) openAndCheck(fs *simfs.FS, least oracle.Promise, depth int) error {
+	fs, p, err := c.again(fs, promise{now: least, durable: least}, depth)
+	if err != nil {
+		return err
+	}
 	o := c.cfg.Options
 	o.FS = fs
 	e, err := engine.Open(crashDir, &o)
@@ -98,7 +110,7 @@ func (c *crash) openAndCheck(fs *simfs.FS, p oracle.Promise) error {
 		return oracle.Broken(oracle.Lost, "", 0, "open: %w", err)
 	}
 	c.rep.Opens++
-	err = c.history.Check(Store{e}, p, e.Recovered().LSN)
+	err = c.history.Check(Store{e}, p.now, e.Recovered().LSN)
 	if err == nil {
 		err = errors.Join(e.Check(context.Background()), noOrphans(e))
 	}

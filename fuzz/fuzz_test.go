@@ -14,6 +14,7 @@ import (
 
 var (
 	firstSeed = flag.Uint64("seed", 1, "first seed of the random tests")
+	floors    = flag.String("floors", "", "what must be counted at least: \"200 kills\"")
 	seeds     = flag.Int("seeds", 0, "how many seeds; 0: a short run")
 )
 
@@ -32,6 +33,7 @@ func play(t *testing.T, r runner.Runner, short, long int) {
 	c, err := runner.Seeds(t.Context(), r, *firstSeed, n)
 	require.NoError(t, err, "replay with: go test ./fuzz -run %s -seeds 1 -seed N", t.Name())
 	t.Log(c)
+	require.NoError(t, c.AtLeast(*floors))
 }
 
 // Goal: whatever is done in whatever order, every answer is the model's.

@@ -59,8 +59,8 @@ func CrashRunner() runner.Runner {
 	return runner.Runner{
 		Name:  "power cuts, at random",
 		About: "concurrent writers, cut or killed at any call, again inside recovery to depth 3",
-		Case: func(_ context.Context, seed uint64) (runner.Counts, error) {
-			rep, err := Crash(CrashCase(seed))
+		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
+			rep, err := Crash(ctx, CrashCase(seed))
 			return rep.Counts(), err
 		},
 	}

@@ -3,8 +3,6 @@ package live
 import (
 	"fmt"
 	"hash/maphash"
-	"math"
-	"sort"
 	"strings"
 	"time"
 
@@ -34,9 +32,10 @@ type call struct {
 // someValue stands for whatever value a key has, where a read does not tell.
 const someValue = -1
 
-// never is the end of a call in doubt: it may have happened at any moment since it
-// began, or after everything that was seen, which is as good as not at all.
-const never = math.MaxInt64
+const never = oracle.Never
+
+// LSN names the call in a verdict.
+func (c *call) LSN() uint64 { return c.lsn }
 
 func (c *call) String() string {
 	var b strings.Builder
@@ -108,46 +107,7 @@ func checkHistory(calls []*call, name string) (decided bool, err error) {
 	for i, c := range calls {
 		ops[i] = porcupine.Operation{ClientId: c.client, Input: c, Call: c.begin, Return: c.end}
 	}
-	switch porcupine.CheckOperationsTimeout(model, ops, patience) {
-	case porcupine.Ok:
-		return true, nil
-	case porcupine.Unknown:
-		return false, nil
-	}
-	return true, explain(ops, name)
-}
-
-// explain names the first call that no order found a place for.
-func explain(ops []porcupine.Operation, name string) error {
-	_, info := porcupine.CheckOperationsVerbose(model, ops, patience)
-	var longest []porcupine.Operation
-	for _, part := range info.PartialLinearizationsOperations() {
-		for _, order := range part {
-			if len(order) > len(longest) {
-				longest = order
-			}
-		}
-	}
-	placed := map[*call]bool{}
-	for _, op := range longest {
-		placed[op.Input.(*call)] = true
-	}
-	var left []*call
-	for _, op := range ops {
-		if c := op.Input.(*call); !placed[c] && c.end != never {
-			left = append(left, c)
-		}
-	}
-	sort.Slice(left, func(i, j int) bool { return left[i].end < left[j].end })
-	if len(left) == 0 {
-		return oracle.Broken(oracle.NotLinear, name, 0, "no order explains %d calls", len(ops))
-	}
-	var tail []string
-	for _, op := range longest[max(0, len(longest)-4):] {
-		tail = append(tail, op.Input.(*call).String())
-	}
-	return oracle.Broken(oracle.NotLinear, name, left[0].lsn, "the longest order has %d of %d calls and no place for: %v; it ends: %s",
-		len(longest), len(ops), left[0], strings.Join(tail, ", "))
+	return oracle.Linear(model, ops, name, patience)
 }
 
 // learn gives writes the commit numbers that readers saw beside their values, and

@@ -15,6 +15,7 @@ import (
 
 var (
 	firstSeed = flag.Uint64("seed", 1, "first seed")
+	floors    = flag.String("floors", "", "what must be counted at least: \"200 kills\"")
 	cases     = flag.Int("cases", 0, "how many cases; 0: the test's own number")
 )
 
@@ -41,5 +42,6 @@ func runCases(t *testing.T, r runner.Runner, short, long int) runner.Counts {
 	counts, err := runner.Seeds(context.Background(), r, *firstSeed, n)
 	t.Logf("%d cases in %.1f s: %v", n, time.Since(began).Seconds(), counts)
 	require.NoError(t, err, "run again with: go test ./fuzz/live -run %s -seed N -cases 20", t.Name())
+	require.NoError(t, counts.AtLeast(*floors))
 	return counts
 }

@@ -121,7 +121,7 @@ func (s *snapshots) commit(l *oracle.Lane, rnd *rand.Rand) error {
 	b := s.e.NewBatch()
 	defer b.Close()
 	n, next := l.Next()
-	if err := fuzz.FillBatch(b, l, n, next, rnd, largeBytes, 1); err != nil {
+	if err := fuzz.FillBatch(b, l, n, next, rnd, fuzz.Mix{Keys: 30, Large: largeBytes}); err != nil {
 		return err
 	}
 	l.Begin(next)

@@ -15,6 +15,7 @@ import (
 var (
 	firstSeed = flag.Uint64("seed", 1, "first seed")
 	cases     = flag.Int("cases", 0, "how many cases of each test; 0: a short run")
+	floors    = flag.String("floors", "", "what must be counted at least: \"200 kills\"")
 	shipped   = flag.String("binary", "", "a holdfast command, whose children are used instead of this test's own")
 )
 
@@ -62,5 +63,6 @@ func play(t *testing.T, r runner.Runner, short, long int) runner.Counts {
 	c, err := runner.Seeds(t.Context(), r, *firstSeed, n)
 	t.Logf("%s: %d cases: %v", r.Name, n, c)
 	require.NoError(t, err)
+	require.NoError(t, c.AtLeast(*floors))
 	return c
 }

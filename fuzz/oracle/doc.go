@@ -16,7 +16,8 @@
 //   - O4 [Resurrected]: what was deleted stays deleted.
 //   - O5 [Unstable]: opening again shows the same, and never less than was shown.
 //   - O6 [Lied]: beside damage an answer is right, or an error of a known type.
-//   - O7 [NotLinear]: there is one order of all calls that explains all answers.
+//   - O7 [NotLinear]: there is one order of all calls that explains all answers; [Linear]
+//     asks porcupine for it.
 //   - O8 [Moved]: a snapshot never changes.
 //   - O9 [Stale]: no read is older than a write acknowledged, or a read returned,
 //     before it began.

@@ -77,15 +77,29 @@ func (v *Verdict) Error() string {
 // Unwrap returns the store's error.
 func (v *Verdict) Unwrap() error { return v.Err }
 
-// WithSeed notes the seed in a verdict that err holds, or wraps another error with
-// it; nil stays nil.
+// WithSeed notes the seed in a verdict that err holds, and sees to it that the line
+// names it; nil stays nil.
 func WithSeed(err error, seed uint64) error {
 	if err == nil {
 		return nil
 	}
 	if v := (*Verdict)(nil); errors.As(err, &v) && v.Seed == 0 {
 		v.Seed = seed
-		return err
 	}
-	return fmt.Errorf("seed %d: %w", seed, err)
+	// What wraps the verdict may have made its text before the seed was known.
+	if name := fmt.Sprintf("seed %d", seed); !named(err.Error(), name) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return err
+}
+
+// named says whether text holds name, with no digit after it.
+func named(text, name string) bool {
+	for {
+		_, rest, found := strings.Cut(text, name)
+		if !found || rest == "" || rest[0] < '0' || rest[0] > '9' {
+			return found
+		}
+		text = rest
+	}
 }

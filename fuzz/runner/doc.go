@@ -4,6 +4,6 @@
 //
 // # Where you are
 //
-// A leaf of the fuzzing kit that imports nothing of ours. [Loop] is behind
+// A leaf of the fuzzing kit, with nothing of ours below it but the oracle. [Loop] is behind
 // "holdfast torture"; tests use [Seeds].
 package runner

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/holdfastdb/holdfast/fuzz/oracle"
 )
 
 func sleeper(name string, d time.Duration, fails func(seed uint64) bool) Runner {
@@ -47,4 +49,39 @@ func TestSeeds(t *testing.T) {
 	c, err := Seeds(t.Context(), sleeper("r", 0, func(seed uint64) bool { return seed == 7 }), 5, 10)
 	require.ErrorContains(t, err, "r: seed 7")
 	require.Equal(t, "3 cuts", c.String())
+}
+
+// Goal: a proof that shrank is told.
+func TestCounts_AtLeast(t *testing.T) {
+	c := Counts{"power cuts": 300, "kills": 199}
+	require.NoError(t, c.AtLeast(""))
+	require.NoError(t, c.AtLeast("300 power cuts"))
+	require.EqualError(t, c.AtLeast("300 power cuts, 200 kills"), "199 kills, not 200")
+	require.ErrorContains(t, c.AtLeast("many cuts"), "many cuts")
+}
+
+// Goal (O11): a case that hangs is told, with its seed and what everybody was doing, and
+// keeps no other runner.
+func TestRunner_hangs(t *testing.T) {
+	defer func(d time.Duration) { caseBound = d }(caseBound)
+	caseBound = 50 * time.Millisecond
+	free := make(chan struct{})
+	defer close(free)
+	hanging := Runner{Name: "hanging", Case: func(context.Context, uint64) (Counts, error) {
+		<-free
+		return Counts{"cuts": 1}, nil
+	}}
+	var stuck *oracle.Verdict
+	_, err := Seeds(t.Context(), hanging, 5, 10)
+	require.ErrorAs(t, err, &stuck)
+	require.Equal(t, oracle.Stuck, stuck.Rule)
+	require.ErrorContains(t, err, "seed 5")
+	require.ErrorContains(t, err, "TestRunner_hangs", "the stacks")
+
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	rows := Loop(ctx, []Runner{hanging, sleeper("quick", time.Millisecond, never)}, 1, func([]Row, string) {})
+	require.EqualValues(t, 1, rows[0].Cases)
+	require.Len(t, rows[0].Broken, 1)
+	require.Greater(t, rows[1].Cases, int64(1))
 }

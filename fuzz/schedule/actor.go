@@ -97,7 +97,7 @@ func (p *play) commit(e *engine.Engine, l *oracle.Lane, rnd *rand.Rand) error {
 	b := e.NewBatch()
 	defer b.Close()
 	n, next := l.Next()
-	if err := fuzz.FillBatch(b, l, n, next, rnd, p.opts.LargeValue, 1); err != nil {
+	if err := fuzz.FillBatch(b, l, n, next, rnd, p.mix); err != nil {
 		return err
 	}
 	l.Begin(next)

@@ -103,7 +103,7 @@ func (c Case) play(ctx context.Context) (rep fuzz.CrashReport, t *tape, err erro
 		if c.Every {
 			rep, err = fuzz.EveryCut(ctx, cfg, everyStride, 4)
 		} else {
-			rep, err = fuzz.Crash(cfg)
+			rep, err = fuzz.Crash(ctx, cfg)
 		}
 		return err
 	})

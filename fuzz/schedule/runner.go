@@ -15,7 +15,7 @@ import (
 func Runner() runner.Runner {
 	return runner.Runner{
 		Name:  "schedules",
-		About: "flush, commit, recycle, fill, snapshot and close in orders made from the seed",
+		About: "flush, commit, recycle, fill, collection, snapshot and close in orders made from the seed",
 		Case: func(ctx context.Context, seed uint64) (runner.Counts, error) {
 			s := NewScript(seed)
 			counts, _, err := Play(s)

@@ -37,6 +37,9 @@ func TestSchedule_orders(t *testing.T) {
 	c, err := runner.Seeds(context.Background(), Runner(), *firstSeed, n)
 	require.NoError(t, err)
 	t.Log(c)
+	for _, what := range []string{"commits", "flushes", "reads", "scans", "snapshots", "packs rewritten", "packs removed"} {
+		require.NotZero(t, c[what], what)
+	}
 }
 
 // Goal (P3): a failing script loses every step that the failure does not need, and

@@ -34,8 +34,8 @@ const (
 	Scan
 	Flush
 	Sync
-	Compact
-	Close // of the engine, under everybody
+	Compact // and collect garbage
+	Close   // of the engine, under everybody
 )
 
 func (k Kind) String() string {
@@ -96,7 +96,10 @@ func NewScript(seed uint64) Script {
 	add(writers, 2+rnd.IntN(20), Read, Read, Read, Scan)
 	add(writers+1, 1+rnd.IntN(10), Snap, Snap, Read)
 	add(writers+2, 1+rnd.IntN(5), Flush)
-	if rnd.IntN(2) == 0 {
+	switch {
+	case s.collects():
+		add(writers+3, 1+rnd.IntN(3), Compact)
+	case rnd.IntN(2) == 0:
 		add(writers+3, 1+rnd.IntN(4), Flush, Sync, Compact)
 	}
 	if rnd.IntN(3) == 0 {
@@ -104,6 +107,9 @@ func NewScript(seed uint64) Script {
 	}
 	return s
 }
+
+// collects says whether the history makes garbage, for the collector to clear.
+func (s Script) collects() bool { return s.Base%2 == 0 }
 
 // tries is how many schedules a shorter script gets to fail under: with steps gone,
 // the same seed makes another order.
