@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -90,6 +91,28 @@ func FuzzCuts(f *testing.F) {
 			require.Equal(t, c.encode(), b)
 			require.Less(t, len(c.keys), cutRanges)
 			require.True(t, slices.IsSortedFunc(c.keys, bytes.Compare))
+		}
+	})
+}
+
+// Goal: whatever the bytes, an edit of a manifest is refused and changes nothing, or
+// changes the set of tables by what it says.
+func FuzzEdit(f *testing.F) {
+	f.Add(edit(editComparer, "name", editLogNumber, 3, editNextFile, 20, editLastSeq, 40, editDeleted, 6, 7))
+	f.Add(edit(editNewFile2, 2, 9, 100, editKey("a"), editKey("m"), 4, 5))
+	f.Add(edit(editDeleted, 6, 8, editNewFile4, 1, 12, 200, editKey("n"), editKey("z"), 6, 6, 2, "custom", fieldEnd))
+	f.Add(edit(editDeleted, 6, 7, 55)) // no such tag
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		before := map[uint64]Remnant{7: {Number: 7}, 8: {Number: 8}}
+		live := maps.Clone(before)
+		if err := applyEdit(bytes.NewReader(b), live); err != nil {
+			require.Equal(t, before, live, "half of an edit")
+			return
+		}
+		for _, r := range live {
+			require.Less(t, r.Level, maxLevels)
+			require.LessOrEqual(t, len(r.Lower)+len(r.Upper), len(b))
 		}
 	})
 }
