@@ -76,10 +76,7 @@ func (e *Engine) runGovernor() {
 		case <-t.C:
 			if !e.governor.still.Load() {
 				e.govern()
-				e.governor.mu.Lock()
-				budget := e.governor.budget
-				e.governor.mu.Unlock()
-				giving.give(budget) // last, and holding nothing: it takes its time
+				giving.give(e.governor.goal()) // last, and holding nothing: it takes its time
 			}
 		case <-e.life.Done():
 			return
@@ -93,9 +90,7 @@ func (e *Engine) govern() {
 	g.turn.Lock()
 	defer g.turn.Unlock()
 	m, why := e.measure(), ""
-	g.mu.Lock()
-	m.Budget = g.budget
-	g.mu.Unlock()
+	m.Budget = g.goal()
 	g.maps.see(m.Generations + m.Pinned)
 	g.pinned.see(m.Pinned)
 	g.pages.see(m.Mapped)
