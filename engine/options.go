@@ -127,6 +127,9 @@ type Options struct {
 	FS vfs.FS
 	// Logger gets what an operator should know. Nil discards.
 	Logger *slog.Logger
+
+	// The borders of packs, which tests lower. Zero is what mmap takes.
+	packBytes, soloBytes int64
 }
 
 // ErrOptions reports options that contradict each other or are out of range.

@@ -46,7 +46,8 @@ func TestCreate_powerCut(t *testing.T) {
 	fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
-		// Of the writes in the middle of a stream every sixteenth is looked at.
+		// Of the writes in the middle of a stream every sixteenth is looked at, because
+		// the streams are as large as they are in life; TestCreate_everyCut looks at each.
 		if over || op.Kind.ReadOrWrite() != errorfs.OpIsWrite ||
 			op.Kind == errorfs.OpFileWrite && strings.Contains(op.Path, packsName) && rnd.Intn(16) > 0 {
 			return nil

@@ -9,14 +9,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-const (
-	// soloBytes is the size from which a value whose end is not known gets a
-	// pack of its own: up to here it waits in memory.
-	soloBytes = 8 << 20
-	// hintBytes is how much of a pack of its own may lie in the page cache
-	// before the kernel is asked to write it out.
-	hintBytes = 8 << 20
-)
+// soloBytes is the size from which a value whose end is not known gets a pack of its
+// own: up to here it waits in memory. As much of that pack may lie in the page cache
+// before the kernel is asked to write it out.
+const soloBytes = 8 << 20
 
 // solo is a pack for one blob whose length is not known at first. The place of
 // the blob's header is zero until all else is written, and nobody hears of the

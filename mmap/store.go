@@ -42,6 +42,10 @@ type Options struct {
 	MaxMappings int
 	// PackBytes is when the next pack begins. Zero is 256 MiB.
 	PackBytes int64
+	// SoloBytes is the size from which a value of unknown size gets a pack of its own, and
+	// how much of such a pack may lie in the page cache. Larger holds more of each such
+	// value in memory. Zero is 8 MiB.
+	SoloBytes int64
 	// Compression of what is written from now on.
 	Compression Compression
 	// FrameBytes is how much of a value is compressed, checked and read as
@@ -56,8 +60,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.FS == nil || o.Dir == "" {
 		return o, errors.New("mmap: Options.FS and Options.Dir are needed")
 	}
-	if o.MaxMappedBytes < 0 || o.MaxMappings < 0 || o.PackBytes < 0 {
-		return o, fmt.Errorf("mmap: negative option: MaxMappedBytes %d, MaxMappings %d, PackBytes %d", o.MaxMappedBytes, o.MaxMappings, o.PackBytes)
+	if o.MaxMappedBytes < 0 || o.MaxMappings < 0 || o.PackBytes < 0 || o.SoloBytes < 0 {
+		return o, fmt.Errorf("mmap: negative option: MaxMappedBytes %d, MaxMappings %d, PackBytes %d, SoloBytes %d", o.MaxMappedBytes, o.MaxMappings, o.PackBytes, o.SoloBytes)
 	}
 	if o.MaxMappedBytes == 0 {
 		o.MaxMappedBytes = 256 << 20
@@ -67,6 +71,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.PackBytes == 0 {
 		o.PackBytes = 256 << 20
+	}
+	if o.SoloBytes == 0 {
+		o.SoloBytes = soloBytes
 	}
 	if o.FrameBytes == 0 {
 		o.FrameBytes = defaultFrameBytes
@@ -101,7 +108,7 @@ type Store struct {
 	closed  atomic.Bool
 
 	dir       vfs.File // the folder, for its sync; nil if read-only
-	hint      uint64   // hintBytes
+	hint      uint64   // Options.SoloBytes
 	leftovers []string // of copies that broke off; Open's and Renew's alone
 
 	// appendMu is held while a blob goes to its pack, and by who ends a pack: one
@@ -147,7 +154,7 @@ func Open(o Options) (*Store, error) {
 
 		return nil, fmt.Errorf("mmap: list packs: %w", err)
 	}
-	s := &Store{o: o, log: o.Logger, next: max(o.NextPack, 1), hint: hintBytes, streams: make(map[*stream]struct{})}
+	s := &Store{o: o, log: o.Logger, next: max(o.NextPack, 1), hint: uint64(o.SoloBytes), streams: make(map[*stream]struct{})}
 	s.packs.m = make(map[uint64]*pack)
 	s.windows = windows{maxBytes: maxAddress, maxWarm: o.MaxMappedBytes, maxCount: o.MaxMappings, m: make(map[windowKey]*window)}
 	if o.NoMap {

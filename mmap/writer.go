@@ -65,7 +65,7 @@ func (e *stopped) Error() string { return e.err.Error() }
 func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	return s.newWriter(ctx, plan{
 		compression: s.o.Compression, frameBytes: s.o.FrameBytes, maxValue: MaxValue,
-		sample: sampleAfter, soloValue: soloBytes,
+		sample: min(sampleAfter, uint64(s.o.SoloBytes)), soloValue: uint64(s.o.SoloBytes),
 	})
 }
 
