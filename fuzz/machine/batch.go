@@ -26,10 +26,15 @@ type write struct {
 	value string // or a range's upper bound
 }
 
+// keysPerLane is how many keys a lane writes beside its counter.
+const keysPerLane = 40
+
+func laneKey(i int) string { return fmt.Sprintf("k%02d", i) }
+
 // batch is commit n of a lane (M1). Its first write is the lane's counter.
 func (j *Job) batch(l *oracle.Lane, n int) []write {
 	rnd := rand.New(rand.NewPCG(j.Seed^j.Life<<48, uint64(l.ID)<<32|uint64(n)))
-	key := func() string { return l.Key(fmt.Sprintf("k%02d", rnd.IntN(40))) }
+	key := func() string { return l.Key(laneKey(rnd.IntN(keysPerLane))) }
 	out := []write{{put, l.Counter(), strconv.Itoa(n)}}
 	for range rnd.IntN(5) {
 		switch k := key(); rnd.IntN(12) {

@@ -23,8 +23,9 @@ type child struct {
 	lanes []*oracle.Lane // for their names alone
 	stop  chan struct{}  // closed by the first lane that cannot go on
 
-	mu  sync.Mutex // guards out
-	out io.Writer
+	mu    sync.Mutex // guards out and hoard
+	out   io.Writer
+	hoard [][]byte
 }
 
 // Child does what the job says and reports on out, line by line. Errors that the
@@ -57,6 +58,17 @@ func (c *child) say(format string, args ...any) error {
 	defer c.mu.Unlock()
 	_, err := c.out.Write(fmt.Appendf(nil, format+"\n", args...))
 	return err
+}
+
+// keep eats up memory, page by page.
+func (c *child) keep() {
+	b := make([]byte, c.job.Hoard)
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hoard = append(c.hoard, b)
 }
 
 // fail reports an error of the store.
@@ -138,6 +150,7 @@ func (c *child) write(l *oracle.Lane, n int, flush chan<- struct{}) error {
 		if err := c.say("ack %d %d %d", l.ID, n, lsn); err != nil {
 			return err
 		}
+		c.keep()
 		if n%10 == 0 {
 			if err := c.say("durable %d", c.e.DurableLSN()); err != nil {
 				return err

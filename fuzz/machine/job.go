@@ -36,6 +36,10 @@ type Job struct {
 
 	Files     uint64 // open descriptors
 	FileBytes uint64 // of one file
+
+	// Hoard is how many bytes the process keeps for each commit, beside the store: a
+	// host that eats up its memory.
+	Hoard int
 }
 
 // newJob chooses, by seed, everything that changes no result, and a policy.

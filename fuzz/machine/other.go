@@ -54,3 +54,9 @@ func FullDisks(Host) runner.Runner {
 func Limits(Host) runner.Runner {
 	return never("process limits", "few descriptors, short files: typed errors or it works, nothing lost")
 }
+
+func OutOfMemory(Host) runner.Runner {
+	return never("out of memory", "the kernel kills a writer whose cgroup is full; nothing acknowledged is lost")
+}
+
+func (h Host) memory() (dir string, remove func(), err error) { return h.scratch() }

@@ -59,6 +59,13 @@ func (l *Lane) Next() (n int, m Model) {
 	return n, m
 }
 
+// After is the lane's part of the store after its first n commits. Nobody may change it.
+func (l *Lane) After(n int) Model {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	return l.models[n]
+}
+
 // Begin notes that the commit that leads to m is about to be made: from now on a
 // crash may keep it.
 func (l *Lane) Begin(m Model) {
