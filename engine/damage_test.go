@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,52 @@ func TestEngine_Check_namesEveryFile(t *testing.T) {
 	}
 	require.Empty(t, damaged, "not named")
 	require.NoError(t, e.Close())
+}
+
+// Goal: damage in L3 is named as elsewhere: the table, and where its checksum speaks, the
+// place of the block; a table that is gone by its path, at open.
+func TestCorruptError_inL3(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(dir, small(Options{}))
+	require.NoError(t, err)
+	for i := range 500 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%03d", i), bytes.Repeat([]byte{byte(i * i)}, 100)))
+	}
+	flush(t, e)
+	require.NoError(t, e.Close())
+	tables, err := filepath.Glob(filepath.Join(dir, l3Name, "*.sst"))
+	require.NoError(t, err)
+	big := slices.MaxFunc(tables, func(a, b string) int {
+		x, y := len(readAll(t, a)), len(readAll(t, b))
+		return x - y
+	})
+	flipByte(t, big, 100)
+	e, err = Open(dir, small(Options{ReadOnly: true}))
+	require.NoError(t, err)
+	var c *CorruptError
+	require.ErrorAs(t, e.Check(context.Background()), &c)
+	require.Equal(t, big, c.File)
+	require.Zero(t, c.Offset, "the first block of the table")
+	_, err = e.Get([]byte("k000"))
+	c = nil
+	require.ErrorAs(t, err, &c)
+	require.Equal(t, big, c.File)
+	require.Zero(t, c.Offset)
+	require.NoError(t, e.Close())
+
+	require.NoError(t, os.Remove(big))
+	_, err = Open(dir, small(Options{}))
+	c = nil
+	require.ErrorAs(t, err, &c)
+	require.Equal(t, big, c.File)
+	require.EqualValues(t, -1, c.Offset)
+}
+
+func readAll(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return b
 }
 
 // Goal (F2): an L3 that is older than what STATE says was flushed is refused: its

@@ -121,7 +121,7 @@ func door(err error) error {
 	case errors.As(err, &w):
 		return &CorruptError{File: w.File, Offset: w.Offset, What: w.What, Err: err}
 	case errors.As(err, &s):
-		return &CorruptError{File: s.File, Offset: -1, What: s.What, Err: err}
+		return &CorruptError{File: s.File, Offset: s.Offset(), What: s.What, Err: err}
 	case errors.As(err, &m):
 		return &CorruptError{File: m.File, Offset: m.Offset, What: m.What, Err: err}
 	case errors.Is(err, wal.ErrCorrupt), errors.Is(err, wal.ErrChecksum), errors.Is(err, storage.ErrCorrupt),

@@ -270,6 +270,10 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), CacheBytes: e.shares().blocks,
 		ReadOnly: o.ReadOnly, Create: st.Flushed == 0 && !o.ReadOnly, Hold: true, Logger: o.Logger,
 	})
+	var damaged *storage.CorruptError
+	if errors.As(err, &damaged) { // a table that is missing, too: L3 itself is there
+		return mark, err
+	}
 	if errors.Is(err, os.ErrNotExist) && st.Flushed == 0 {
 		return mark, fmt.Errorf("%s was never opened whole; open it for writing once: %w", e.dir, err)
 	}

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -69,7 +70,23 @@ func TestStore_corruptTable(t *testing.T) {
 	if raceEnabled {
 		step = 2111
 	}
-	flipped, footer := 0, 0
+	flipped, footer, placed := 0, 0, 0
+	// A checksum belongs to a block: its place is told, and the flip is there or in the
+	// five bytes behind it.
+	place := func(ce *CorruptError, at int) {
+		off := ce.Offset()
+		if off < 0 {
+			require.NotContains(t, ce.Error(), "checksum mismatch")
+			return
+		}
+		placed++
+		require.LessOrEqual(t, off, int64(at))
+		_, rest, _ := strings.Cut(ce.Error(), fmt.Sprintf("block %d/", off))
+		var n int64
+		_, err := fmt.Sscan(strings.SplitN(rest, ":", 2)[0], &n)
+		require.NoError(t, err)
+		require.Less(t, int64(at), off+n+5)
+	}
 	for at := 0; at < len(clean); at += step {
 		flipped++
 		bad := append([]byte(nil), clean...)
@@ -87,6 +104,7 @@ func TestStore_corruptTable(t *testing.T) {
 			require.ErrorAs(t, err, &ce, at)
 			require.True(t, errors.Is(err, ErrCorrupt))
 			require.Equal(t, table, ce.File)
+			place(ce, at)
 			require.NotZero(t, s.Metrics().Corruptions)
 		} else {
 			require.Equal(t, want, got, at)
@@ -105,6 +123,7 @@ func TestStore_corruptTable(t *testing.T) {
 			var ce *CorruptError
 			require.ErrorAs(t, err, &ce)
 			require.Equal(t, table, ce.File)
+			place(ce, at)
 		} else {
 			footer++
 			t.Logf("byte %d of %d: Check found nothing", at, len(clean))
@@ -112,7 +131,8 @@ func TestStore_corruptTable(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 	require.LessOrEqual(t, footer, 1)
-	t.Logf("%d flips", flipped)
+	require.NotZero(t, placed)
+	t.Logf("%d flips, %d errors that name a place", flipped, placed)
 }
 
 // Goal: a table cut short, grown or gone is told, by open, read or Check.
@@ -138,6 +158,9 @@ func TestStore_corruptSize(t *testing.T) {
 				require.NoError(t, s.Close())
 			}
 			require.ErrorIs(t, err, ErrCorrupt)
+			var ce *CorruptError
+			require.ErrorAs(t, err, &ce)
+			require.Equal(t, tables[0], ce.File)
 			require.NoError(t, os.WriteFile(tables[0], clean, 0o644))
 		})
 	}

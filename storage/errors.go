@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -47,6 +49,26 @@ func (e *CorruptError) Error() string {
 		s += ": " + e.Err.Error()
 	}
 	return s
+}
+
+// blockPlace is how Pebble tells which block of a table is damaged: offset and length,
+// in words alone.
+var blockPlace = regexp.MustCompile(`\bblock ([0-9]+)/[0-9]+: \S+ checksum mismatch`)
+
+// Offset is where the damaged block begins in File, or -1 where Pebble does not say.
+func (e *CorruptError) Offset() int64 {
+	if e.Err == nil {
+		return -1
+	}
+	m := blockPlace.FindStringSubmatch(e.Err.Error())
+	if m == nil {
+		return -1
+	}
+	off, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil {
+		return -1
+	}
+	return off
 }
 
 // Is makes errors.Is(err, ErrCorrupt) true.
@@ -118,6 +140,21 @@ func mappedOpen(err error) error {
 		}
 	}
 	return &CorruptError{What: "not a store Pebble accepts", Err: err}
+}
+
+// tableNamed is how Pebble's Open names a table that is not there, or not as long as its
+// manifest says: level and number.
+var tableNamed = regexp.MustCompile(`\bL[0-9]: ([0-9]{6,}): `)
+
+// inFolder fills in the first table that an error of Open names, as a path.
+func inFolder(err error, path func(name string) string) error {
+	var e *CorruptError
+	if errors.As(err, &e) && e.File == "" {
+		if m := tableNamed.FindStringSubmatch(e.Error()); m != nil {
+			e.File = path(m[1] + ".sst")
+		}
+	}
+	return err
 }
 
 // caught turns a panic of Pebble on our goroutine into an error (I12). Use as

@@ -212,7 +212,7 @@ func (s *Store) openPebble() (err error) {
 		if f := s.fs.fault(); f != nil {
 			return errors.Join(f, err)
 		}
-		return mappedOpen(err)
+		return inFolder(mappedOpen(err), func(name string) string { return s.fs.PathJoin(s.dir, name) })
 	}
 	s.db, s.format = db, db.TableFormat()
 	// A sync that failed on the way was answered with nil (see gateDir): what
