@@ -105,12 +105,12 @@ func FuzzEdit(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := map[uint64]Remnant{7: {Number: 7}, 8: {Number: 8}}
-		live := maps.Clone(before)
-		if err := applyEdit(bytes.NewReader(b), live); err != nil {
-			require.Equal(t, before, live, "half of an edit")
+		v := &version{live: maps.Clone(before)}
+		if err := v.apply(bytes.NewReader(b)); err != nil {
+			require.Equal(t, &version{live: before}, v, "half of an edit")
 			return
 		}
-		for _, r := range live {
+		for _, r := range v.live {
 			require.Less(t, r.Level, maxLevels)
 			require.LessOrEqual(t, len(r.Lower)+len(r.Upper), len(b))
 		}

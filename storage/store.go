@@ -148,7 +148,11 @@ func (s *Store) prepare(o Options) error {
 		if err != nil {
 			return mappedOpen(err)
 		}
-		exists = d.Exists
+		if exists = d.Exists; exists {
+			if err := s.checkManifest(d.ManifestFilename); err != nil {
+				return err
+			}
+		}
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -236,6 +236,11 @@ var Bugs = []Bug{
 		Pkg: "./engine", Run: "TestChosen", Tags: "schedule",
 	},
 	{
+		Name: "manifest-end-unchecked", Like: "ours: a manifest without its last record hides every key and shows the watermark",
+		File: "storage/manifest.go", From: "if t.Last > v.last {", To: "if t.Last > v.last && path == \"\" {",
+		Pkg: "./engine", Run: "TestOpen_manifest",
+	},
+	{
 		Name: "filter-misses-flush", Like: "ours: a key that came down while the filter of L3's keys was filled is nowhere",
 		File: "engine/known.go", From: "[]*cache.Filter{v.known, k.filling}", To: "[]*cache.Filter{v.known}",
 		Pkg: "./engine", Run: "TestKnown",
