@@ -6,7 +6,7 @@ BIN   := bin/holdfast
 PROVE := $(GO) test -count=1 -timeout 20m -v
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench microbench memory memory-hard large cover ci packages clean
+.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench microbench memory memory-hard large huge cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ memory-hard: ## budgets of 64 MiB, 256 MiB and 1 GiB with snapshots held and 1 G
 
 large: ## 1 GiB objects beside plain files and Pebble, and the room that overwritten ones take
 	HOLDFAST_LARGE_MIB=1024 $(GO) test -count=1 -timeout 30m -v -run TestLarge ./engine
+
+huge: ## 64 GiB as one value, compressed and raw, streamed in and read at random (the disk holds little of it)
+	HOLDFAST_HUGE=1 $(GO) test -count=1 -timeout 30m -v -run 'TestWriter_largestValue|TestCreate_huge' ./mmap ./engine
 
 cover: ## statement coverage per room
 	$(GO) test -short -cover ./...

@@ -30,7 +30,7 @@ var (
 func TestCreate_everyCut(t *testing.T) {
 	all, seeds, stride := *largeSeeds > 0, max(*largeSeeds, 1), 1
 	if testing.Short() && !all {
-		stride = 6 // tens of times slower under the race detector
+		stride = 8 // tens of times slower under the race detector
 	}
 	var removed, rewritten uint64
 	for seed := *largeSeed; seed < *largeSeed+int64(seeds); seed++ {

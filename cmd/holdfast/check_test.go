@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -118,6 +120,82 @@ func TestStat(t *testing.T) {
 	require.EqualValues(t, 501, key.Revision)
 	require.Equal(t, "raw", key.Codec)
 	fails(t, exitNotFound, []string{"stat", "-d", dir, "nobody"}, "nobody", "not found")
+}
+
+// Goal: stat says of a large value what it takes, its codec and frames, and in which pack
+// and where it lies, as the header that is there says it, too.
+func TestStat_large(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	e, err := engine.Open(dir, &engine.Options{MemoryBudget: 16 << 20})
+	require.NoError(t, err)
+	stream := func(key string, value []byte) {
+		w, err := e.Create(t.Context(), []byte(key))
+		require.NoError(t, err)
+		_, err = w.Write(value)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+	}
+	state := bytes.Repeat([]byte("{\"state\":\"running\"}\n"), 500_000)
+	require.NoError(t, e.Put([]byte("first"), noise(200_001)))
+	require.NoError(t, e.Put([]byte("second"), state[:300_000]))
+	stream("alone", noise(9<<20))
+	stream("json", state)
+	require.NoError(t, e.Put([]byte("third"), noise(70_000)))
+	require.NoError(t, e.Put([]byte("small"), []byte("hello")))
+	require.NoError(t, e.Close())
+
+	type stat struct {
+		Size, Stored, Offset int64
+		Codec                string
+		Frames               int
+		Pack                 uint64
+	}
+	// A header of 64 bytes, the frames, and a footer of 4 bytes for each and for the table.
+	raw := func(size int64) int64 { return 64 + size + 4*((size+131071)/131072+1) }
+	want := map[string]stat{
+		"first":  {Size: 200_001, Stored: raw(200_001), Offset: 4096, Codec: "raw", Frames: 2, Pack: 1},
+		"second": {Size: 300_000, Offset: 4096 + (raw(200_001)+7)&^7, Codec: "zstd", Frames: 3, Pack: 1},
+		"alone":  {Size: 9 << 20, Stored: raw(9 << 20), Offset: 4096, Codec: "raw", Frames: 72, Pack: 2},
+		"json":   {Size: int64(len(state)), Offset: 4096, Codec: "zstd", Frames: 77, Pack: 3},
+		"third":  {Size: 70_000, Stored: raw(70_000), Codec: "raw", Frames: 1, Pack: 1},
+	}
+	for key, want := range want {
+		var got stat
+		require.NoError(t, json.Unmarshal([]byte(ok(t, "stat", "-d", dir, "--json", key)), &got))
+		pack, err := os.ReadFile(filepath.Join(dir, "packs", fmt.Sprintf("%020d.pack", got.Pack)))
+		require.NoError(t, err)
+		head := pack[got.Offset:][:64]
+		require.Equal(t, "HFB1", string(head[:4]), key)
+		require.EqualValues(t, got.Pack, binary.LittleEndian.Uint64(head[8:]), key)
+		require.EqualValues(t, got.Size, binary.LittleEndian.Uint64(head[24:]), key)
+		require.EqualValues(t, got.Stored, binary.LittleEndian.Uint64(head[32:]), key)
+		require.EqualValues(t, got.Frames, binary.LittleEndian.Uint32(head[52:]), key)
+		switch key {
+		case "json": // nothing else is in its pack
+			want.Stored = int64(len(pack)) - 4096
+			require.Less(t, want.Stored, want.Size/10)
+		case "second":
+			want.Stored = got.Stored
+			require.Less(t, want.Stored, want.Size/10)
+		case "third": // behind the two before
+			want.Offset = int64(len(pack)) - (want.Stored+7)&^7
+		}
+		require.Equal(t, want, got, key)
+
+		text := ok(t, "stat", "-d", dir, key)
+		for _, line := range []string{
+			fmt.Sprintf(`size +%d B \(.+\)`, want.Size), fmt.Sprintf(`stored +%d B( \(.+\))?`, want.Stored),
+			"codec +" + want.Codec, fmt.Sprintf("frames +%d", want.Frames),
+			fmt.Sprintf("pack +%d, at offset %d", want.Pack, want.Offset),
+		} {
+			require.Regexp(t, "(?m)^"+line+"$", text, key)
+		}
+	}
+	text := ok(t, "stat", "-d", dir, "small")
+	require.Regexp(t, `(?m)^stored +5 B$`, text)
+	require.Regexp(t, `(?m)^codec +inline$`, text)
+	require.NotContains(t, text, "pack")
+	require.NotContains(t, text, "frames")
 }
 
 // Goal: the table of tiers says who answered, what was evicted, and how long it took.
