@@ -47,7 +47,7 @@ torture: ## every way to hurt a store, MINUTES long from SEED on (make torture M
 torture-%: ## one way alone, by its name with hyphens (make torture-power-cuts-at-random MINUTES=5 SEED=1)
 	@$(MAKE) --no-print-directory torture ONLY=$*
 
-# Longest first. Most keep one core and a half busy, the schedules exactly one.
+# Longest first; make test has the first cases of some. Most keep one core and a half busy, the schedules exactly one.
 GATES := gate-damage gate-schedule gate-cuts gate-powercut gate-ext4 gate-coherence gate-kills gate-component
 
 gate: ## the proofs that every change passes, at the counts of docs/RELIABILITY.md
@@ -67,8 +67,8 @@ gate-powercut:
 gate-ext4:
 	$(PROVE) ./fuzz/simfs -run TestExt4 -ext4.traces 1000
 gate-coherence:
-	$(PROVE) ./fuzz/live -run TestLinear -floors "500 histories"
-	$(PROVE) ./fuzz/live -run TestCoherence_engine -floors "1000000 reads"
+	$(PROVE) ./fuzz/live -run TestLinear -cases 500 -floors "500 histories"
+	$(PROVE) ./fuzz/live -run TestCoherence_engine -cases 10 -floors "1000000 reads"
 gate-kills: $(BIN)
 	$(PROVE) ./fuzz/machine -run TestKill_anyMoment -cases 36 -floors "200 kills" -binary $(abspath $(BIN))
 gate-component:

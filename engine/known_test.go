@@ -128,6 +128,10 @@ func TestKnown_model(t *testing.T) {
 // down and filters are begun, finished and dropped as fast as they can be.
 func TestKnown_sideBySide(t *testing.T) {
 	e := open(t, t.TempDir(), Options{Sync: SyncNever})
+	puts, filters := 2000, int32(20)
+	if testing.Short() {
+		puts, filters = 500, 5
+	}
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	var begun, flushes atomic.Int32
@@ -156,7 +160,7 @@ func TestKnown_sideBySide(t *testing.T) {
 	for w := range 3 {
 		writers.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 1))
-			for n := 0; n < 2000 || begun.Load() < 20; n++ {
+			for n := 0; n < puts || begun.Load() < filters; n++ {
 				k := fmt.Appendf(nil, "w%d %06d", w, n)
 				if err := e.Put(k, k); err != nil {
 					t.Error(err)

@@ -57,6 +57,9 @@ func TestOpen_manifestLosesItsEnd(t *testing.T) {
 	require.NoError(t, f.Close())
 	refused, harmless := 0, 0
 	for at := range whole {
+		if testing.Short() && at < len(whole)-16 && at%8 > 0 {
+			continue // the last record is looked at whole
+		}
 		copied := vfs.NewMem()
 		ok, err := vfs.Clone(fs, copied, "/store", "/store")
 		require.NoError(t, err)
