@@ -30,10 +30,10 @@ const (
 var errEdit = errors.New("storage: an edit of the manifest does not decode")
 
 // checkManifest refuses a manifest whose end is gone, where nothing else would tell.
-// Pebble takes the first record that does not verify for the end. The one that says
-// how far its sequence numbers went is written after the one with the tables, when a store is
-// opened; without it Pebble has the tables, and shows nothing that they got since their
-// keys' numbers were made zero: a watermark perhaps, and not the cells below it (S1).
+// Pebble takes the first record that does not verify for the end. An open writes the
+// tables in one record and how far sequence numbers went in the next. Without that one
+// Pebble has every table, and shows only keys whose number a compaction has made zero: the
+// watermark perhaps, and not the cells that it vouches for.
 func (s *Store) checkManifest(path string) error {
 	f, err := s.fs.Open(path)
 	if err != nil {
