@@ -289,6 +289,22 @@ func checkIter(t *testing.T, g *Generation, m *model, at uint64, rnd *rand.Rand)
 	if ok {
 		require.Equal(t, want[i-1], show(it))
 	}
+	if ok = it.SeekGE([]byte(k)); !ok {
+		return
+	}
+	for i < len(want) { // to and fro, until it falls off an end
+		require.Equal(t, want[i], show(it))
+		if rnd.IntN(5) < 3 {
+			i++
+			ok = it.Next()
+		} else if i--; i < 0 {
+			require.False(t, it.Prev())
+			return
+		} else {
+			ok = it.Prev()
+		}
+		require.Equal(t, i < len(want), ok)
+	}
 }
 
 // Goal: chains do not grow while nobody holds a snapshot, and their end says cut.

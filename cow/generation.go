@@ -61,6 +61,9 @@ func (g *Generation) Put(hash uint64, key []byte, lsn uint64, h Header, payload 
 	before := s.count
 	grown := s.putLocked(hash, key, lsn, h, payload, g.clock.keep())
 	added := s.count - before
+	if added != 0 {
+		g.order.note()
+	}
 	s.mu.Unlock()
 	if grown != 0 {
 		g.bytes.Add(grown)

@@ -14,24 +14,29 @@ import (
 // registered with the generation's clock no chain is cut above it; an iterator
 // that outlives the registration ends where it meets a cut, and says so in Torn.
 type Iter struct {
-	g    *Generation
-	at   uint64
-	list []*entry // a frozen generation's sorted keys, or
-	pos  int
-	tree btree.IterG[*entry] // a copy of an active one's index
-	cur  *entry
-	cell Cell
-	torn bool
+	g     *Generation
+	at    uint64
+	whole bool                // run is all keys of a frozen generation; else some of
+	tree  btree.IterG[*entry] // a copy of an active one's index
+	ended bool                // tree has nothing after run
+	past  bool                // tree stands beyond run's first
+	run   []*entry
+	pos   int // in run
+	cur   *entry
+	cell  Cell
+	torn  bool
 
-	touched byte // keeps warm's loads alive
+	few     [ahead]*entry // room for run
+	touched byte          // keeps the loads of touch alive
 }
 
 // NewIter returns an iterator at number at. It stands nowhere until it is moved.
 func (g *Generation) NewIter(at uint64) *Iter {
-	it := &Iter{g: g, at: at}
 	list, tree := g.index()
-	if it.list = list; list == nil {
-		it.tree = tree.Iter()
+	it := &Iter{g: g, at: at, whole: tree == nil, run: list}
+	if !it.whole {
+		it.tree.Init(tree, false)
+		it.run = it.few[:0]
 	}
 	return it
 }
@@ -40,34 +45,34 @@ func (g *Generation) NewIter(at uint64) *Iter {
 // move on from there. All return whether there is a cell.
 
 func (it *Iter) First() bool {
-	if it.list != nil {
+	if it.whole {
 		return it.settle(it.jump(0), +1)
 	}
-	return it.settle(it.tree.First(), +1)
+	return it.settle(it.take(it.tree.First()), +1)
 }
 
 func (it *Iter) Last() bool {
-	if it.list != nil {
-		return it.settle(it.jump(len(it.list)-1), -1)
+	if it.whole {
+		return it.settle(it.jump(len(it.run)-1), -1)
 	}
-	return it.settle(it.tree.Last(), -1)
+	return it.settle(it.take(it.tree.Last()), -1)
 }
 
 func (it *Iter) SeekGE(key []byte) bool {
-	if it.list != nil {
+	if it.whole {
 		return it.settle(it.jump(it.search(key)), +1)
 	}
-	return it.settle(it.tree.Seek(&entry{key: key}), +1)
+	return it.settle(it.take(it.tree.Seek(&entry{key: key})), +1)
 }
 
 func (it *Iter) SeekLT(key []byte) bool {
-	if it.list != nil {
+	if it.whole {
 		return it.settle(it.jump(it.search(key)-1), -1)
 	}
 	if it.tree.Seek(&entry{key: key}) {
-		return it.settle(it.tree.Prev(), -1)
+		return it.settle(it.take(it.tree.Prev()), -1)
 	}
-	return it.settle(it.tree.Last(), -1)
+	return it.Last()
 }
 
 func (it *Iter) Next() bool { return it.settle(it.step(+1), +1) }
@@ -80,53 +85,79 @@ func (it *Iter) Key() []byte { return it.cur.key }
 func (it *Iter) Cell() Cell { return it.cell }
 
 func (it *Iter) search(key []byte) int {
-	return sort.Search(len(it.list), func(i int) bool { return bytes.Compare(it.list[i].key, key) >= 0 })
+	return sort.Search(len(it.run), func(i int) bool { return bytes.Compare(it.run[i].key, key) >= 0 })
 }
 
-func (it *Iter) jump(pos int) bool {
-	it.pos = pos
-	if pos%ahead == 0 {
-		it.warm()
-	}
-	return pos >= 0 && pos < len(it.list)
-}
-
-// ahead is how many cells a walk over a sorted list touches before it needs them.
-// Entry, version and cell lie where their commits put them, three cache misses for
-// each key in order; touched together, the misses of many keys overlap
-// (BenchmarkGeneration/Walk).
+// ahead is how many cells a walk touches before it needs them. Entry, version and cell
+// lie where their commits put them, three cache misses for each key in order; touched
+// together, the misses of many keys overlap (BenchmarkGeneration/Walk).
 const ahead = 16
 
-func (it *Iter) warm() {
-	if it.pos < 0 || it.pos+ahead >= len(it.list) {
-		return
+// jump moves within a run that has all keys.
+func (it *Iter) jump(pos int) bool {
+	it.pos = pos
+	if pos%ahead == 0 && pos >= 0 && pos+ahead < len(it.run) {
+		it.touch(it.run[pos+ahead : min(pos+2*ahead, len(it.run))])
 	}
-	for _, e := range it.list[it.pos+ahead : min(it.pos+2*ahead, len(it.list))] {
+	return pos >= 0 && pos < len(it.run)
+}
+
+func (it *Iter) touch(es []*entry) {
+	for _, e := range es {
 		if v := e.newest.Load(); v != nil {
 			it.touched += v.cell[0] + e.key[0]
 		}
 	}
 }
 
-func (it *Iter) step(dir int) bool {
-	switch {
-	case it.list != nil:
-		return it.jump(it.pos + dir)
-	case dir > 0:
-		return it.tree.Next()
+// take makes the run of the one key that the tree stands at.
+func (it *Iter) take(ok bool) bool {
+	it.run, it.pos, it.past, it.ended = it.run[:0], 0, false, false
+	if ok {
+		it.run = append(it.run, it.tree.Item())
 	}
-	return it.tree.Prev()
+	return ok
+}
+
+// more makes the next run, twice as long as this one: who asks for ten keys should not
+// pay for twenty.
+func (it *Iter) more() bool {
+	if it.ended {
+		return false
+	}
+	n := min(2*len(it.run), ahead)
+	it.run, it.pos, it.past = it.run[:0], 0, true
+	for len(it.run) < n && !it.ended {
+		if it.ended = !it.tree.Next(); !it.ended {
+			it.run = append(it.run, it.tree.Item())
+		}
+	}
+	it.touch(it.run)
+	return len(it.run) > 0
+}
+
+func (it *Iter) step(dir int) bool {
+	pos := it.pos + dir
+	switch {
+	case it.whole:
+		return it.jump(pos)
+	case pos >= 0 && pos < len(it.run):
+		it.pos = pos
+		return true
+	case dir > 0:
+		return it.more()
+	}
+	if it.past {
+		it.tree.Seek(it.run[0])
+	}
+	return it.take(it.tree.Prev())
 }
 
 // settle moves on in direction dir until the key has a version at or below the
 // number.
 func (it *Iter) settle(ok bool, dir int) bool {
 	for ; ok; ok = it.step(dir) {
-		if it.list != nil {
-			it.cur = it.list[it.pos]
-		} else {
-			it.cur = it.tree.Item()
-		}
+		it.cur = it.run[it.pos]
 		v := it.cur.newest.Load()
 		for v != nil && v.lsn > it.at {
 			v = v.prev.Load()

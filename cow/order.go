@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidwall/btree"
 )
@@ -12,9 +13,19 @@ import (
 // order is the ordered index of a generation's keys, made on demand: a workload
 // that never scans pays for one list of new keys and nothing else.
 type order struct {
+	fresh atomic.Bool // some shard's list of new keys is not empty
+
 	mu     sync.Mutex
 	tree   *btree.BTreeG[*entry] // fed from the shards' fresh lists by the scans
+	copy   *btree.BTreeG[*entry] // of the tree, immutable; what iterators walk
 	sorted []*entry              // made by Sort, then immutable; never nil once made
+}
+
+// note says that a shard has a new key in its list.
+func (o *order) note() {
+	if !o.fresh.Load() { // a look first: writers of new keys share this line
+		o.fresh.Store(true)
+	}
 }
 
 // treeItemBytes is a tree's item and its share of half-full nodes, less its place
@@ -32,6 +43,10 @@ func (g *Generation) index() ([]*entry, *btree.BTreeG[*entry]) {
 	if o.sorted != nil {
 		return o.sorted, nil
 	}
+	// Order: the flag first, then the lists. A key that comes in between raises it again.
+	if !o.fresh.Swap(false) && o.copy != nil {
+		return nil, o.copy
+	}
 	if o.tree == nil {
 		o.tree = btree.NewBTreeGOptions(byKey, btree.Options{NoLocks: true, Degree: 32})
 	}
@@ -44,7 +59,8 @@ func (g *Generation) index() ([]*entry, *btree.BTreeG[*entry]) {
 		fed += len(fresh)
 	}
 	g.bytes.Add(int64(fed) * treeItemBytes)
-	return nil, o.tree.Copy()
+	o.copy = o.tree.Copy()
+	return nil, o.copy
 }
 
 // takeFresh hands over the keys that the index has not seen.
@@ -108,7 +124,7 @@ func (g *Generation) Sort() {
 	for i, it := range items {
 		o.sorted[i] = it.e
 	}
-	o.tree = nil
+	o.tree, o.copy = nil, nil
 	for i := range g.shards {
 		g.shards[i].takeFresh()
 	}

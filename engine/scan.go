@@ -109,9 +109,10 @@ func (s *Snapshot) scan(r Range, yield func(Item, error) bool) {
 // merge walks generations and L3 side by side in key order. For each key the first
 // room, top-down, that knows it has the cell (I1).
 type merge struct {
-	s    *Snapshot
-	base *storage.Snapshot // a reference of the merge's own
-	r    Range
+	s     *Snapshot
+	base  *storage.Snapshot // a reference of the merge's own
+	r     Range
+	place int // in s.scans
 
 	mu    sync.Mutex // guards the fields up to the next blank line
 	rooms []source   // generations newest first, then L3; nil once the snapshot ended
@@ -180,22 +181,24 @@ func (m *merge) letGo() {
 	m.rooms, m.gens = nil, nil
 }
 
-// next moves to the next key that is there. User code runs between two calls, so
-// each of them passes the gate anew.
+// next moves to the next key that is there. User code runs between two calls. It needs
+// not pass the gate: generations are the garbage collector's, and the iterator of L3
+// ends by itself when L3 is closed.
 func (m *merge) next() (bool, error) {
-	if !m.s.e.gate.enter(m.s.at) {
+	if m.s.e.gate.closed.Load() {
 		return false, ErrClosed
 	}
-	defer m.s.e.gate.leave(m.s.at)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for {
-		m.advance()
-		if m.gaveWay() {
-			return false, m.s.ended()
+		stopped := m.advance()
+		if m.rooms == nil || m.s.view.Load() == nil || stopped && m.torn() {
+			return false, m.s.ended() // it gave way under the scan: its versions may be cut
 		}
-		if err := m.l3.Err(); err != nil {
-			return false, door(err) // not the end of L3: what follows would have holes
+		if stopped {
+			if err := m.l3.Err(); err != nil {
+				return false, door(err) // not the end of L3: what follows would have holes
+			}
 		}
 		top := m.first()
 		if top < 0 {
@@ -208,18 +211,19 @@ func (m *merge) next() (bool, error) {
 	}
 }
 
-// gaveWay says that the snapshot ended under the scan: its versions may be cut.
-func (m *merge) gaveWay() bool {
+// torn says that a generation's iterator ended at a cut.
+func (m *merge) torn() bool {
 	for i := range m.gens {
 		if m.rooms[i].it.(*cow.Iter).Torn() {
 			return true
 		}
 	}
-	return m.rooms == nil || m.s.view.Load() == nil
+	return false
 }
 
-// advance moves every source that stands at the last key, or all to their start.
-func (m *merge) advance() {
+// advance moves every source that stands at the last key, or all to their start. It
+// says whether one of them found nothing more.
+func (m *merge) advance() (stopped bool) {
 	for i := range m.rooms {
 		r := &m.rooms[i]
 		var ok bool
@@ -240,11 +244,14 @@ func (m *merge) advance() {
 			ok = r.it.First()
 		}
 		r.key, r.same = nil, false
-		if ok && m.inside(r.it.Key()) {
-			r.key = r.it.Key()
+		if !ok {
+			stopped = true
+		} else if key := r.it.Key(); m.inside(key) {
+			r.key = key
 		}
 	}
 	m.began = true
+	return stopped
 }
 
 func (m *merge) inside(key []byte) bool {
@@ -298,12 +305,8 @@ func (m *merge) settle(top int) (bool, error) {
 			return false, nil // a range tombstone of its own generation
 		}
 	case *storage.Iter:
-		value := it.Value()
-		if err := it.Err(); err != nil {
-			return false, door(err)
-		}
 		var err error
-		if cell, err = cow.ParseCell(value); err != nil {
+		if cell, err = cow.ParseCell(it.Value()); err != nil {
 			return false, door(err)
 		}
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,7 +26,7 @@ type Snapshot struct {
 	why  atomic.Pointer[error]
 
 	scansMu sync.Mutex
-	scans   map[*merge]struct{}
+	scans   []*merge
 }
 
 // Snapshot returns a view of everything acknowledged before the call.
@@ -73,7 +72,7 @@ func (s *Snapshot) end(why error) {
 		v.base.Release()
 	}
 	s.scansMu.Lock()
-	scans := slices.Collect(maps.Keys(s.scans))
+	scans := slices.Clone(s.scans)
 	s.scansMu.Unlock()
 	for _, m := range scans {
 		m.letGo()
@@ -84,16 +83,18 @@ func (s *Snapshot) end(why error) {
 func (s *Snapshot) attach(m *merge) bool {
 	s.scansMu.Lock()
 	defer s.scansMu.Unlock()
-	if s.scans == nil {
-		s.scans = make(map[*merge]struct{})
-	}
-	s.scans[m] = struct{}{}
+	m.place = len(s.scans)
+	s.scans = append(s.scans, m)
 	return s.view.Load() != nil
 }
 
 func (s *Snapshot) detach(m *merge) {
 	s.scansMu.Lock()
-	delete(s.scans, m)
+	last := len(s.scans) - 1
+	s.scans[m.place] = s.scans[last]
+	s.scans[m.place].place = m.place
+	s.scans[last] = nil
+	s.scans = s.scans[:last]
 	s.scansMu.Unlock()
 }
 

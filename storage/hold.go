@@ -9,7 +9,8 @@ import (
 // hold keeps, while L3 is being judged, what Pebble calls obsolete as it opens. A
 // manifest that lost its end, by one bit or by being put back, opens without complaint
 // as an older L3, and Pebble at once removes every table that the older manifest does
-// not name. Only the watermark shows that those were the newest.
+// not name, and every marker but the one it followed. Only the watermark shows that
+// those were the newest.
 type hold struct {
 	on    bool
 	names []string
@@ -18,7 +19,8 @@ type hold struct {
 // holds says that name is kept for now, and remembers it.
 func (g *gate) holds(name string) bool {
 	base := g.inner.PathBase(name)
-	if !g.table(name) && !(strings.HasPrefix(base, "MANIFEST-") && g.inner.PathDir(name) == g.dir) {
+	ofL3 := g.inner.PathDir(name) == g.dir && (strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, "marker."))
+	if !ofL3 && !g.table(name) {
 		return false
 	}
 	g.mu.Lock()

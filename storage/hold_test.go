@@ -34,7 +34,7 @@ func held(t *testing.T) (s *Store, fs *simfs.FS, want model, obsolete []string) 
 	s.sched.open() // as Release will
 	require.NoError(t, s.Compact(context.Background()))
 	for _, name := range before {
-		if strings.HasPrefix(name, "MANIFEST-") || strings.HasSuffix(name, ".sst") {
+		if strings.HasPrefix(name, "MANIFEST-") || strings.HasPrefix(name, "marker.manifest.") || strings.HasSuffix(name, ".sst") {
 			obsolete = append(obsolete, name)
 		}
 	}
@@ -146,4 +146,41 @@ func TestStore_Open_holdCompactsNothing(t *testing.T) {
 		}
 		require.Equal(t, first, tables)
 	}
+}
+
+// Goal: an older marker that lies beside the newest, as where a backup was copied over a
+// store, stays until Release, like the manifest that it names.
+func TestStore_Release_markers(t *testing.T) {
+	fs := simfs.New(nil)
+	o := testOptions(fs)
+	s := mustOpen(t, o)
+	mustIngest(t, s, 1, sets(10, "key%d", "v"))
+	markers := func() (out []string) {
+		names, err := fs.List(o.Dir)
+		require.NoError(t, err)
+		for _, n := range names {
+			if strings.HasPrefix(n, "marker.") {
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	old := markers()
+	require.Len(t, old, 2, "of the format and of the manifest")
+	require.NoError(t, s.Close())
+	s = mustOpen(t, o)
+	require.NoError(t, s.Close())
+	for _, n := range old { // the one of the format did not move
+		f, err := fs.Create(fs.PathJoin(o.Dir, n), "")
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	o.Hold = true
+	s = mustOpen(t, o)
+	require.Subset(t, markers(), old)
+	require.NoError(t, s.Release())
+	require.Len(t, markers(), 2)
+	require.NotSubset(t, markers(), old)
+	require.Equal(t, "v", dumpStore(t, s)["key0"])
+	require.NoError(t, s.Close())
 }

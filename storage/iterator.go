@@ -10,47 +10,51 @@ import (
 // Store.Close may come from another, and then every move answers false and Err
 // ErrClosed.
 //
-// Key and Value are copied out of Pebble's blocks when first asked for: those
-// blocks lie outside Go's heap, and Close gives them back without waiting for
-// whoever still looks at a slice (S7).
+// Each move copies key and cell out of Pebble's blocks: those lie outside Go's heap,
+// and Close gives them back without waiting for whoever still looks at a slice (S7).
 type Iter struct {
-	sn    *Snapshot
-	epoch uint64
-
-	mu     sync.Mutex // guards the fields up to the next blank line
-	it     *pebble.Iterator
-	err    error
-	closed bool
+	sn     *Snapshot
+	index  int // in sn.iters
+	epoch  uint64
 	placed bool // some move was made
-	valid  bool
-	hasKey bool
-	hasVal bool
 	key    []byte
 	val    []byte
 	seek   []byte
+
+	mu     sync.Mutex // guards the fields below
+	it     *pebble.Iterator
+	err    error
+	closed bool
+	valid  bool
 }
 
 // moved frames one move.
-func (it *Iter) moved(move func(p *pebble.Iterator) bool) (ok bool) {
+func (it *Iter) moved(move func(p *pebble.Iterator) bool) bool {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.valid, it.hasKey, it.hasVal = false, false, false
-	it.placed = true
-	if it.it == nil {
-		it.err = ErrClosed
-		return false
+	it.placed, it.valid, it.err = true, false, ErrClosed
+	if it.it != nil {
+		it.valid, it.err = it.takeLocked(move)
 	}
-	var err error
-	func() {
-		defer caught(&err)
-		ok = move(it.it)
-		if !ok {
-			err = mappedRead(it.it.Error())
-		}
-	}()
-	it.err = err
-	it.valid = ok && err == nil
+	if !it.valid {
+		it.key, it.val = nil, nil
+	}
 	return it.valid
+}
+
+// takeLocked moves, and copies what is there.
+func (it *Iter) takeLocked(move func(p *pebble.Iterator) bool) (ok bool, err error) {
+	defer caught(&err)
+	if !move(it.it) {
+		return false, mappedRead(it.it.Error())
+	}
+	v, err := it.it.ValueAndErr()
+	if err != nil {
+		return false, mappedRead(err)
+	}
+	it.key = append(it.key[:0], it.it.Key()[1:]...)
+	it.val = append(it.val[:0], v...)
+	return true, nil
 }
 
 // First moves to the first key, Last to the last.
@@ -61,7 +65,7 @@ func (it *Iter) Last() bool { return it.moved((*pebble.Iterator).Last) }
 
 // Next moves to the next key; before any other move it is First.
 func (it *Iter) Next() bool {
-	if !it.isPlaced() {
+	if !it.placed {
 		return it.First()
 	}
 	return it.moved((*pebble.Iterator).Next)
@@ -69,16 +73,10 @@ func (it *Iter) Next() bool {
 
 // Prev moves to the key before; before any other move it is Last.
 func (it *Iter) Prev() bool {
-	if !it.isPlaced() {
+	if !it.placed {
 		return it.Last()
 	}
 	return it.moved((*pebble.Iterator).Prev)
-}
-
-func (it *Iter) isPlaced() bool {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return it.placed
 }
 
 // SeekGE moves to the first key at or above key.
@@ -104,44 +102,10 @@ func (it *Iter) Valid() bool {
 	return it.valid && it.it != nil
 }
 
-// Key is the user key, valid until the next move; nil if not Valid.
-func (it *Iter) Key() []byte {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	if it.valid && !it.hasKey && it.it != nil {
-		it.key = append(it.key[:0], it.it.Key()[1:]...)
-		it.hasKey = true
-	}
-	if !it.hasKey {
-		return nil
-	}
-	return it.key
-}
-
-// Value is the cell, valid until the next move; nil if not Valid, or if it
-// could not be read: then Err says why.
-func (it *Iter) Value() []byte {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	if it.valid && !it.hasVal && it.it != nil {
-		var v []byte
-		var err error
-		func() {
-			defer caught(&err)
-			v, err = it.it.ValueAndErr()
-		}()
-		if err != nil {
-			it.err, it.valid = mappedRead(err), false
-			return nil
-		}
-		it.val = append(it.val[:0], v...)
-		it.hasVal = true
-	}
-	if !it.hasVal {
-		return nil
-	}
-	return it.val
-}
+// Key is the user key, and Value its cell, after a move that answered true and until
+// the next.
+func (it *Iter) Key() []byte   { return it.key }
+func (it *Iter) Value() []byte { return it.val }
 
 // Err is why the last move answered false, or nil at the end of the range.
 func (it *Iter) Err() error {

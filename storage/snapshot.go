@@ -31,7 +31,7 @@ type Snapshot struct {
 
 	mu    sync.Mutex // guards the fields up to the next blank line
 	dead  bool
-	iters map[*Iter]struct{}
+	iters []*Iter    // in use; each knows its place
 	scans []idleScan // idle iterators for NewIter, at most maxIdleScans
 }
 
@@ -50,7 +50,6 @@ func (s *Store) takeSnapshot() (sn *Snapshot, err error) {
 		store:  s,
 		snap:   s.db.NewSnapshot(),
 		points: newSlots(),
-		iters:  make(map[*Iter]struct{}),
 	}
 	sn.refs.Store(1)
 	sn.swept.Store(s.epoch.Load())
@@ -115,7 +114,7 @@ func (sn *Snapshot) kill() {
 	sn.iters, sn.scans = nil, nil
 	sn.mu.Unlock()
 	// Without sn.mu: an Iter takes its own lock first, then sn.mu.
-	for it := range iters {
+	for _, it := range iters {
 		it.kill()
 	}
 	for _, sc := range scans {
@@ -232,7 +231,8 @@ func (sn *Snapshot) newIter(lo, hi []byte) (_ *Iter, err error) {
 	}
 	it := &Iter{sn: sn, it: p, epoch: made}
 	sn.mu.Lock()
-	sn.iters[it] = struct{}{} // not dead: a reference and inflight are held
+	it.index = len(sn.iters)
+	sn.iters = append(sn.iters, it) // not dead: a reference and inflight are held
 	sn.mu.Unlock()
 	return it, nil
 }
@@ -263,7 +263,7 @@ func (sn *Snapshot) putScan(it *Iter, healthy bool) bool {
 	if !healthy || it.epoch != sn.store.epoch.Load() || len(sn.scans) >= maxIdleScans {
 		return false
 	}
-	delete(sn.iters, it)
+	sn.unlistLocked(it)
 	sn.scans = append(sn.scans, idleScan{it.it, it.epoch})
 	return true
 }
@@ -273,7 +273,17 @@ func (sn *Snapshot) putScan(it *Iter, healthy bool) bool {
 func (sn *Snapshot) forget(it *Iter) {
 	sn.mu.Lock()
 	defer sn.mu.Unlock()
-	delete(sn.iters, it)
+	if !sn.dead {
+		sn.unlistLocked(it)
+	}
+}
+
+func (sn *Snapshot) unlistLocked(it *Iter) {
+	last := len(sn.iters) - 1
+	sn.iters[it.index] = sn.iters[last]
+	sn.iters[it.index].index = it.index
+	sn.iters[last] = nil
+	sn.iters = sn.iters[:last]
 }
 
 func (sn *Snapshot) dropStaleScans(epoch uint64) {

@@ -182,8 +182,8 @@ func (t *trial) again(fs vfs.FS, first error, set func(o *engine.Options)) error
 }
 
 // evidence leaves out what an open may change though it ends in a refusal: the lock,
-// and L3's own housekeeping, which writes its manifest and options anew and lets the
-// old ones go, and tables that the store had no more. What it has of tables, packs,
+// and L3's own housekeeping, which writes its options anew and lets the old ones go, and
+// tables that the store had no more. What it has of tables, manifests, markers, packs,
 // log and STATE is evidence.
 func (t *trial) evidence(changed []string) (out []string) {
 	anew := slices.ContainsFunc(changed, func(s string) bool {
@@ -195,7 +195,7 @@ func (t *trial) evidence(changed []string) (out []string) {
 		switch c := Class(name); {
 		case c == "LOCK", name == "l3-staging/", (c == "folder" || strings.HasPrefix(name, "l3/")) && what == "came":
 		case c == "table" && !has:
-		case anew && what == "is gone" && (c == "MANIFEST" || c == "OPTIONS" || c == "marker" || c == "L3's log"):
+		case anew && what == "is gone" && (c == "OPTIONS" || c == "L3's log"):
 		default:
 			out = append(out, s)
 		}
