@@ -276,15 +276,25 @@ func (c *Cache) Peek(h *Horizon, hash uint64, key []byte) (cell []byte, ok bool)
 	return nil, false
 }
 
-// Offer is for the flush, after its swap, and for the hit ratio only: where L1
-// holds the key, it gets the cell that went down. h is the horizon of that
-// swap. A nil cell is an absence. The slice is copied.
+// Warm says whether L1 would take anything that is offered.
+func (c *Cache) Warm() bool {
+	up := c.upper()
+	return up != nil && (up.cache.RemainingCost() < up.cache.MaxCost() || up.touched.any())
+}
+
+// Offer is for the flush, after its swap, and for the hit ratio only: where L1 holds
+// the key, or a Touch told of it since the last Offer, L1 gets the cell that went down. h
+// is the horizon of that swap. A nil cell is an absence. The slice is copied.
 func (c *Cache) Offer(h *Horizon, hash uint64, key, cell []byte) {
 	up := c.upper()
-	if up == nil || c.closed.Load() || int64(len(key)+len(cell)) > c.maxEntry.Load() || !up.has(hash) {
+	if up == nil || c.closed.Load() || int64(len(key)+len(cell)) > c.maxEntry.Load() {
 		return
 	}
-	if it := up.get(hash); it == nil || !it.holds(key) || it.stamp.Load() >= h.Seq() {
+	if touched := up.touched.take(hash); up.has(hash) {
+		if it := up.get(hash); it == nil || !it.holds(key) || it.stamp.Load() >= h.Seq() {
+			return
+		}
+	} else if !touched {
 		return
 	}
 	var kept []byte
@@ -301,6 +311,7 @@ func (c *Cache) Offer(h *Horizon, hash uint64, key, cell []byte) {
 func (c *Cache) Touch(hash uint64) {
 	if up := c.upper(); up != nil && !c.closed.Load() {
 		up.get(hash)
+		up.touched.set(hash)
 	}
 }
 

@@ -31,10 +31,11 @@ const (
 // items and refuses beyond (C7). Below the queue's capacity Del never blocks
 // and the cost of an update is never lost.
 type l1 struct {
-	cache *ristretto.Cache[uint64, *item]
-	fixed int64 // bytes that are there with no item at all, but for the ghost
-	off   atomic.Bool
-	ghost atomic.Pointer[ghost] // of what left or was not let in
+	cache   *ristretto.Cache[uint64, *item]
+	fixed   int64 // bytes that are there with no item at all, but for the ghost
+	touched marks // keys that rooms above answered for
+	off     atomic.Bool
+	ghost   atomic.Pointer[ghost] // of what left or was not let in
 
 	maxPendingBytes atomic.Int64
 	pendingBytes    atomic.Int64
@@ -43,7 +44,8 @@ type l1 struct {
 
 func newL1(size, maxEntry int64, gone func(it *item, rejected bool)) (*l1, error) {
 	counters := int64(1) << (bits.Len64(uint64(size/l1CounterPer)) - 1)
-	t := &l1{fixed: l1QueueBytes + counters*l1CounterBytes}
+	t := &l1{touched: newMarks(size)}
+	t.fixed = l1QueueBytes + counters*l1CounterBytes + t.touched.bytes()
 	t.bound(size, maxEntry)
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, *item]{
 		NumCounters:        counters,

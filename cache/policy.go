@@ -58,8 +58,8 @@ func (c *Cache) down(low *l2, it *item, rejected bool) bool {
 	return false // it is there
 }
 
-// marks is one bit for each of many hashes: entries of L2 that are to go round
-// once more. Two keys on one bit cost a place in the ring.
+// marks is one bit for each of many hashes: entries of L2 that are to go round once more,
+// or keys that rooms above answered for. Two keys on one bit cost one of them a place.
 type marks []atomic.Uint32
 
 func newMarks(ring int64) marks { return make(marks, max(ring/markPerByte/4, 1)) }
@@ -79,6 +79,15 @@ func (m marks) set(hash uint64) {
 func (m marks) take(hash uint64) bool {
 	w, bit := m.at(mix(hash))
 	return w.Load()&bit != 0 && w.And(^bit)&bit != 0
+}
+
+func (m marks) any() bool {
+	for i := range m {
+		if m[i].Load() != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (m marks) bytes() int64 { return int64(len(m)) * 4 }

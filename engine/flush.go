@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -139,6 +140,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	if err := e.log.SetFlushed(gen.last, e.generation, e.packs.High()); err != nil {
 		return err
 	}
+	e.keepWarm(gen.Generation)
 	e.flusher.mu.Lock()
 	e.flusher.stats.add(stats, time.Since(began))
 	e.flusher.mu.Unlock()
@@ -190,6 +192,24 @@ func (e *Engine) swapBase(gen frozen, base *storage.Snapshot) {
 	e.viewMu.Unlock()
 	yield.Point("flush.old base")
 	v.base.Release() // the view's own reference; snapshots have theirs
+}
+
+// keepWarm hands the cells of a generation that went down to L1, where they were read
+// from the map or L1 has older ones: what is read and written much would be read
+// from L3 again after each flush.
+func (e *Engine) keepWarm(g *cow.Generation) {
+	if !e.cache.Warm() {
+		return
+	}
+	horizon := e.view.Load().horizon // only flushes change it
+	it := g.NewIter(math.MaxUint64)
+	for ok := it.First(); ok; ok = it.Next() {
+		cell := it.Cell()
+		if cell != nil && cell.Kind() == cow.Tombstone {
+			cell = nil
+		}
+		e.cache.Offer(horizon, hashKey(it.Key()), it.Key(), cell)
+	}
 }
 
 func newRecord(g *cow.Generation) *cache.Record {

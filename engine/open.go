@@ -267,7 +267,7 @@ func (e *Engine) create() (wal.State, error) {
 func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 	o := &e.opts
 	e.store, err = storage.Open(storage.Options{
-		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), CacheBytes: e.shares().blocks,
+		FS: o.FS, Dir: o.FS.PathJoin(e.dir, l3Name), IngestBytes: e.shares().generation, CacheBytes: e.shares().blocks,
 		ReadOnly: o.ReadOnly, Create: st.Flushed == 0 && !o.ReadOnly, Hold: true, Logger: o.Logger,
 	})
 	var damaged *storage.CorruptError

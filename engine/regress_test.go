@@ -219,3 +219,46 @@ func TestEngine_Put_reserveLeavesNoPack(t *testing.T) {
 	require.Empty(t, packs)
 	require.ErrorIs(t, e.Put([]byte("k"), nil), ErrDiskFull, "from the first moment on")
 }
+
+// Goal: what is read and overwritten between flushes is in L1 after each of them, whether
+// L1 had it before or reads found it in the map.
+func TestEngine_Flush_keepsWarm(t *testing.T) {
+	e := open(t, t.TempDir(), Options{})
+	ctx := context.Background()
+	tier := func(key string) Tier {
+		i, err := e.Stat([]byte(key))
+		require.NoError(t, err)
+		return i.Tier
+	}
+	require.NoError(t, e.Put([]byte("known"), []byte("1")))
+	require.NoError(t, e.Put([]byte("gone"), []byte("1")))
+	require.NoError(t, e.Flush(ctx))
+	require.Eventually(t, func() bool { return tier("known") == TierL1 && tier("gone") == TierL1 }, 10*time.Second, time.Millisecond)
+	for i := range 3 {
+		value := fmt.Appendf(nil, "again%d", i)
+		require.NoError(t, e.Put([]byte("known"), value))
+		require.NoError(t, e.Delete([]byte("gone")))
+		require.NoError(t, e.Put([]byte("hot"), value))
+		cold := fmt.Sprintf("cold%d", i)
+		require.NoError(t, e.Put([]byte(cold), value))
+		for range 50 * sampleReads {
+			require.Equal(t, TierMap, tier("hot"))
+		}
+		before := e.Metrics().Cache.Loads
+		require.NoError(t, e.Flush(ctx))
+		for _, key := range []string{"known", "hot"} {
+			require.Eventually(t, func() bool {
+				_, ok := e.cache.Peek(e.view.Load().horizon, hashKey([]byte(key)), []byte(key))
+				return ok
+			},
+				10*time.Second, time.Millisecond, key)
+			got, err := e.Get([]byte(key))
+			require.NoError(t, err)
+			require.Equal(t, value, got)
+		}
+		require.Equal(t, before, e.Metrics().Cache.Loads, "L3 was asked")
+		_, err := e.Get([]byte("gone"))
+		require.ErrorIs(t, err, ErrNotFound)
+		require.Equal(t, TierL3, tier(cold))
+	}
+}

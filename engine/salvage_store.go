@@ -97,7 +97,7 @@ func newRescue(w *wreck, dst string) (_ *rescue, err error) {
 		return nil, err
 	}
 	if r.store, err = storage.Open(storage.Options{
-		FS: r.fs, Dir: r.fs.PathJoin(dst, l3Name), CacheBytes: w.shares.blocks, Create: true, Logger: w.opts.Logger,
+		FS: r.fs, Dir: r.fs.PathJoin(dst, l3Name), IngestBytes: w.shares.generation, CacheBytes: w.shares.blocks, Create: true, Logger: w.opts.Logger,
 	}); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,10 @@ import (
 // the bound, read what is right, and are given pages back and not mappings.
 func TestWindows_pastTheBound(t *testing.T) {
 	const bound = 1 << 20
+	reads := 1500
+	if raceEnabled {
+		reads = 500
+	}
 	for _, c := range []Compression{None, Fast} {
 		s, _ := disk(t, func(o *Options) { o.Compression, o.MaxMappedBytes, o.FrameBytes = c, bound, 32<<10 })
 		kind := "random"
@@ -42,7 +46,7 @@ func TestWindows_pastTheBound(t *testing.T) {
 			wg.Go(func() {
 				r := rand.New(rand.NewPCG(uint64(g), 9))
 				p := make([]byte, 1000)
-				for range 1500 {
+				for range reads {
 					i := r.IntN(len(all))
 					off := r.IntN(len(all[i].v) - len(p))
 					_, err := blobs[i].ReadAt(p, int64(off))

@@ -49,7 +49,7 @@ func allThere(t *testing.T, fs vfs.FS, want []blobEntry, at string) {
 func TestStore_anyCallFails(t *testing.T) {
 	step := 1
 	if testing.Short() || raceEnabled {
-		step = 3
+		step = 5
 	}
 	for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
 		for nth, fired := 1, true; fired; nth += step {

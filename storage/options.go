@@ -32,6 +32,9 @@ type Options struct {
 
 	// Speed and size.
 
+	// IngestBytes is about what one ingest brings at most; levels are sized by it. Zero
+	// is 32 MiB.
+	IngestBytes int64
 	// CacheBytes is the block cache. Zero is 8 MiB.
 	CacheBytes int64
 	// MaxOpenFiles bounds open tables. Zero is 1000.
@@ -41,6 +44,7 @@ type Options struct {
 }
 
 const (
+	defaultIngestBytes  = 32 << 20
 	defaultCacheBytes   = 8 << 20
 	defaultMaxOpenFiles = 1000
 	// Pebble keeps a few files besides the tables and refuses to live with
@@ -58,8 +62,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.ReadOnly && o.Create {
 		return o, errors.New("storage: Options.ReadOnly contradicts Options.Create")
 	}
-	if o.CacheBytes < 0 {
-		return o, fmt.Errorf("storage: Options.CacheBytes is %d", o.CacheBytes)
+	if o.IngestBytes < 0 || o.CacheBytes < 0 {
+		return o, fmt.Errorf("storage: Options.IngestBytes is %d, Options.CacheBytes is %d", o.IngestBytes, o.CacheBytes)
+	}
+	if o.IngestBytes == 0 {
+		o.IngestBytes = defaultIngestBytes
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultCacheBytes
@@ -76,8 +83,8 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// pebbleOptions are the fastest of thirty measured settings for our way of
-// writing (ingests only); the reasons stand beside them.
+// pebbleOptions are the fastest of some forty measured settings for our way of
+// writing (ingests only); the reasons stand beside them and in decision 0014.
 func pebbleOptions(o Options, fs vfs.FS, log pebble.Logger, cache *pebble.Cache, sched *scheduler, events *pebble.EventListener) *pebble.Options {
 	po := &pebble.Options{
 		FS:                 fs,
@@ -92,15 +99,17 @@ func pebbleOptions(o Options, fs vfs.FS, log pebble.Logger, cache *pebble.Cache,
 		// the memtable, which is reserved out of the cache, is the smallest.
 		DisableWAL:   true,
 		MemTableSize: 64 << 10,
-		// The second sublevel starts a compaction; ingests are never stopped
+		// The fourth sublevel starts a compaction; ingests are never stopped
 		// by Pebble, the flush itself waits (see Store.Sublevels).
-		L0CompactionThreshold: 2,
+		L0CompactionThreshold: 4,
 		L0StopWritesThreshold: 1000,
-		LBaseMaxBytes:         256 << 20,
+		// What comes down from level zero is merged with all of the base level: one
+		// many times larger than an ingest is written anew for every few of them.
+		LBaseMaxBytes: 3 * o.IngestBytes,
 		// A rotated MANIFEST is the most delicate moment Pebble has; one
 		// gigabyte of edits is far away.
 		MaxManifestFileSize:        1 << 30,
-		CompactionConcurrencyRange: func() (int, int) { return 2, 2 },
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 }, // two where debt grows
 	}
 	po.TargetFileSizes[0] = 2 << 20
 	// F1: an ingest that overlaps the memtable would otherwise be kept in

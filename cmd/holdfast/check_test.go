@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -219,6 +220,10 @@ func TestTierGrid(t *testing.T) {
 		_, err := e.Get(key(0))
 		require.NoError(t, err)
 	}
+	require.Eventually(t, func() bool { // what was offered to L1 is still on its way
+		c := e.Metrics().Cache
+		return c.Rejects+c.Refused > 0
+	}, 10*time.Second, time.Millisecond)
 	after := e.Metrics()
 	tiers := reportTiers(&before, &after, 2*keys)
 	var share float64
