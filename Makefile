@@ -93,8 +93,8 @@ fuzz: ## every native fuzz target for T (make fuzz T=30s)
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "$$p $$f"; $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime $(T) -fuzzminimizetime 1s $$p; done; done
 
-bench: ## rows against Pebble, Badger and bbolt (SUITE=quick|full ROWS=hot-get,… PEERS=… JSON=file SVG=file)
-	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -peers "$(PEERS)" -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))"
+bench: ## rows against Pebble and others (SUITE=quick|full ROWS=hot-get,… PEERS=… SYNCS=1 JSON=file SVG=file)
+	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -peers "$(PEERS)" -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))" $(if $(SYNCS),-syncs)
 
 microbench: ## benchmarks beside the code, with bare Pebble as control
 	$(GO) test -run xxx -bench 'Engine_(Get|Put)' -benchtime 2s ./engine

@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -14,6 +16,8 @@ import (
 type figure struct {
 	Value float64 `json:"value"`
 	Note  string  `json:"note,omitempty"`
+	Cost  cost    `json:"cost"`
+	Ops   int64   `json:"ops"`
 	peak  float64 // MiB that were resident at most
 }
 
@@ -37,6 +41,8 @@ func compare(r *row, peer string, rounds int) (result, error) {
 	var ratios []float64
 	var sum [2][]float64
 	var peaks [2][]float64
+	var costs [2][]cost
+	var guard []probes
 	for range rounds {
 		var x [2]float64
 		for _, who := range []int{0, 1, 1, 0} {
@@ -44,10 +50,15 @@ func compare(r *row, peer string, rounds int) (result, error) {
 			if who == 1 {
 				name, budget = peer, theirs
 			}
+			p, err := probe()
+			if err != nil {
+				return res, fmt.Errorf("probe: %w", err)
+			}
 			f, err := measure(r, name, budget)
 			if err != nil {
 				return res, fmt.Errorf("%s: %w", name, err)
 			}
+			guard, costs[who] = append(guard, p), append(costs[who], f.Cost)
 			x[who] += f.Value / 2
 			peaks[who] = append(peaks[who], f.peak)
 			if f.Note != "" {
@@ -64,7 +75,20 @@ func compare(r *row, peer string, rounds int) (result, error) {
 		ratios = append(ratios, ratio)
 	}
 	res.Ratio, res.Ours, res.Theirs = median(ratios), median(sum[0]), median(sum[1])
-	res.Lo, res.Hi = slices.Min(ratios), slices.Max(ratios)
+	res.Lo, res.Hi = interval(ratios)
+	res.OursCost, res.TheirsCost = medianCost(costs[0]), medianCost(costs[1])
+	if *syncs && r.durable && r.run == nil {
+		for _, name := range []string{"holdfast", peer} {
+			n, err := countSyncs(r, name, theirs)
+			if err != nil {
+				return res, fmt.Errorf("syncs of %s: %w", name, err)
+			}
+			res.Notes = append(res.Notes, n)
+		}
+	}
+	if d := drift(guard, r.durable); d != "" {
+		res.Notes = append(res.Notes, "unsteady:"+strings.TrimSuffix(d, ";"))
+	}
 	res.OursMiB, res.TheirsMiB = median(peaks[0]), median(peaks[1])
 	return res, nil
 }
@@ -102,6 +126,39 @@ func (r *row) memory() int64 {
 	return r.budget
 }
 
+// interval is where the median of the ratios lies with 95 percent, by the bootstrap
+// (Efron, Annals of Statistics 7, 1979); of less than five the lowest and the highest.
+func interval(x []float64) (lo, hi float64) {
+	if len(x) < 5 {
+		return slices.Min(x), slices.Max(x)
+	}
+	const draws = 2000
+	rnd, medians, drawn := rand.New(rand.NewPCG(1, 1)), make([]float64, draws), make([]float64, len(x))
+	for i := range medians {
+		for j := range drawn {
+			drawn[j] = x[rnd.IntN(len(x))]
+		}
+		medians[i] = median(drawn)
+	}
+	slices.Sort(medians)
+	return medians[draws/40], medians[draws-1-draws/40]
+}
+
+func medianCost(all []cost) cost {
+	of := func(f func(c cost) float64) float64 {
+		x := make([]float64, len(all))
+		for i, c := range all {
+			x[i] = f(c)
+		}
+		return median(x)
+	}
+	return cost{
+		P50: of(func(c cost) float64 { return c.P50 }), P99: of(func(c cost) float64 { return c.P99 }),
+		P999: of(func(c cost) float64 { return c.P999 }), Allocs: of(func(c cost) float64 { return c.Allocs }),
+		CPU: of(func(c cost) float64 { return c.CPU }), Written: of(func(c cost) float64 { return c.Written }),
+	}
+}
+
 func median(x []float64) float64 {
 	x = slices.Clone(x)
 	slices.Sort(x)
@@ -109,13 +166,22 @@ func median(x []float64) float64 {
 }
 
 // measure runs one arm in a fresh process.
-func measure(r *row, who string, budget int64) (f figure, err error) {
+// armCommand is the process that measures one arm.
+func armCommand(r *row, who string, budget int64) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	c := exec.Command(self, "-suite", *suite, "-seconds", fmt.Sprint(*seconds), "-arm-row", r.id, "-arm-of", who, "-arm-budget", fmt.Sprint(budget))
 	c.Stderr = os.Stderr
+	return c, nil
+}
+
+func measure(r *row, who string, budget int64) (f figure, err error) {
+	c, err := armCommand(r, who, budget)
+	if err != nil {
+		return f, err
+	}
 	b, err := c.Output()
 	if err != nil {
 		return f, err
@@ -160,7 +226,7 @@ func child(id, who string) error {
 	if f.Value, err = a.measure(); err != nil {
 		return err
 	}
-	f.Note = a.note
+	f.Note, f.Cost, f.Ops = a.note, a.cost, a.ops
 	if err := json.NewEncoder(os.Stdout).Encode(f); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"time"
 )
 
 // data is what a row stores, the same for every store: keys scattered over the key
@@ -16,7 +17,10 @@ type data struct {
 	keys  [][]byte                        // of few
 }
 
-const fewKeys = 200_000
+const (
+	fewKeys  = 200_000
+	keyBytes = 22
+)
 
 func newData(n int, value func(i int, into []byte) []byte) *data {
 	d := &data{n: n, value: value}
@@ -114,6 +118,9 @@ type worker struct {
 	x          uint64
 	key, value []byte
 	sum        int
+	took       []time.Duration // of operations that were timed
+	timed      int
+	put        int64 // bytes of keys and values
 }
 
 func (w *worker) next() uint64 {
@@ -153,5 +160,6 @@ func (w *worker) at(d *data, i int) (int, []byte) {
 // fresh makes the value of a key anew.
 func (w *worker) fresh(d *data, i int) []byte {
 	w.value = d.value(i, w.value[:0])
+	w.put += int64(len(w.value)) + keyBytes
 	return w.value
 }

@@ -1,5 +1,5 @@
 // Command bench measures Holdfast beside its peers: bare Pebble in every row, Badger,
-// bbolt and plain files where they take part.
+// bbolt, goleveldb, SQLite, maps of Go and plain files where they take part.
 //
 // A row is measured in rounds of A-B-B-A, each arm in a fresh process and a fresh
 // directory, so that drift of the machine meets both; what is reported is the

@@ -65,7 +65,7 @@ func (s *files) copyTo(dst, k []byte) ([]byte, error) {
 	return dst, err
 }
 
-var errNoScan = errors.New("files have no order")
+var errNoScan = errors.New("this store has no order")
 
 func (s *files) scan([]byte, int, func(k, v []byte)) error { return errNoScan }
 func (s *files) flush() error                              { return nil }

@@ -10,13 +10,14 @@ import (
 )
 
 var (
-	suite   = flag.String("suite", "quick", "quick (one round, short arms) or full")
+	suite   = flag.String("suite", "quick", "quick (one round, short arms, the first peer of each row) or full")
 	only    = flag.String("rows", "", "comma-separated row ids; empty: all")
 	against = flag.String("peers", "", "comma-separated peers; empty: all")
 	rounds  = flag.Int("rounds", 0, "of A-B-B-A; 0: by suite")
 	seconds = flag.Float64("seconds", 0, "length of an arm; 0: by suite")
 	out     = flag.String("json", "", "write the report here")
 	picture = flag.String("svg", "", "draw the ratios here")
+	syncs   = flag.Bool("syncs", false, "count the sync calls of durable rows in a run of their own; wants strace")
 	list    = flag.Bool("list", false, "say what the rows are")
 
 	armRow    = flag.String("arm-row", "", "internal: measure one row")
@@ -59,8 +60,8 @@ func run() error {
 	}
 	rep := newReport()
 	for _, r := range chosen {
-		for _, p := range r.peers {
-			if *against != "" && !slices.Contains(strings.Split(*against, ","), p) {
+		for i, p := range r.peers {
+			if *against == "" && *suite == "quick" && i > 0 || *against != "" && !slices.Contains(strings.Split(*against, ","), p) {
 				continue
 			}
 			res, err := compare(r, p, *rounds)

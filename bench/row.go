@@ -45,6 +45,8 @@ type arm struct {
 	data    *data
 	zipf    *zipfian // over the data, YCSB's
 	note    string   // what the figure does not say
+	cost    cost
+	ops     int64
 }
 
 func (r *row) takesPart(peer string) bool {
@@ -99,12 +101,19 @@ func (a *arm) measure() (float64, error) {
 			return 0, err
 		}
 	}
-	began := time.Now()
+	for _, w := range workers {
+		w.took, w.timed, w.put = w.took[:0], 0, 0
+	}
+	before, began := readSpent(), time.Now()
+	mark(markBegin)
 	ops, err := a.drive(workers, a.seconds)
 	if err == nil && a.row.settle {
 		err = a.flush()
 	}
-	return float64(ops) / time.Since(began).Seconds(), err
+	mark(markEnd)
+	took := time.Since(began)
+	a.cost, a.ops = costOf(before, workers, ops), ops
+	return float64(ops) / took.Seconds(), err
 }
 
 // drive lets the workers work for so long.
@@ -117,8 +126,16 @@ func (a *arm) drive(workers []*worker, seconds float64) (int64, error) {
 		wg.Go(func() {
 			n := int64(0)
 			for ; !stop.Load(); n++ {
+				timed := n%timedEvery == 0
+				var began time.Time
+				if timed {
+					began = time.Now()
+				}
 				if errs[i] = a.row.work(a, w); errs[i] != nil {
 					break
+				}
+				if timed {
+					w.time(time.Since(began), len(workers))
 				}
 			}
 			ops.Add(n)

@@ -2,7 +2,10 @@ package main
 
 import "fmt"
 
-var all = []string{"pebble", "badger", "bbolt"}
+var (
+	all      = []string{"pebble", "badger", "bbolt", "goleveldb", "sqlite"}
+	inMemory = append(all[:len(all):len(all)], "map", "xsync")
+)
 
 const hotKeys = 60_000
 
@@ -11,12 +14,12 @@ func hotData(int64) *data { return plain(hotKeys, 256) }
 // readRows answer from memory.
 var readRows = []*row{
 	{
-		id: "hot-get", what: "256 B in memory, zipf, no copy", floor: 10, goal: 15, peers: all, workers: 2,
+		id: "hot-get", what: "256 B in memory, zipf, no copy", floor: 10, goal: 15, peers: inMemory, workers: 2,
 		data: hotData, prepare: (*arm).load,
 		work: func(a *arm, w *worker) error { _, k := w.hot(a.data, a.zipf); return a.read(k, w.touch) },
 	},
 	{
-		id: "hot-get-copy", what: "the same, copied out", floor: 8, goal: 12, peers: all, workers: 2,
+		id: "hot-get-copy", what: "the same, copied out", floor: 8, goal: 12, peers: inMemory, workers: 2,
 		data: hotData, prepare: (*arm).load,
 		work: func(a *arm, w *worker) (err error) {
 			_, k := w.hot(a.data, a.zipf)
@@ -84,11 +87,11 @@ var writeRows = []*row{
 	durablePut(1, 0.95, 1.2), durablePut(8, 1.5, 2.4), durablePut(64, 1.3, 2.5), durablePut(256, 2, 3.5),
 	{
 		id: "async-put", what: "256 B uniform over 1 M keys, not synced, 2 writers, flushes included", floor: 1.1, goal: 2,
-		peers: []string{"pebble", "badger"}, // bbolt has a transaction per put
+		peers: []string{"pebble", "badger", "goleveldb"}, // bbolt and SQLite have a transaction per put
 		data:  func(int64) *data { return plain(1_000_000, 256) }, workers: 2, work: putAny, settle: true,
 	},
 	{
-		id: "overwrite-zipf", what: "the same, zipf 0.99", floor: 2, goal: 4, peers: []string{"pebble", "badger"},
+		id: "overwrite-zipf", what: "the same, zipf 0.99", floor: 2, goal: 4, peers: []string{"pebble", "badger", "goleveldb"},
 		data: func(int64) *data { return plain(1_000_000, 256) }, workers: 2, settle: true,
 		work: func(a *arm, w *worker) error {
 			i, k := w.hot(a.data, a.zipf)

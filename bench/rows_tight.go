@@ -73,7 +73,7 @@ func (a *arm) forgetPages() {
 func ycsb(letter byte, floor, goal float64, op func(a *arm, w *worker) error) *row {
 	return &row{
 		id: "ycsb-" + string(letter), what: fmt.Sprintf("YCSB %c, 1 KB, 4 x the budget", letter-'a'+'A'), floor: floor, goal: goal,
-		peers: []string{"pebble", "badger"}, budget: tightBudget, workers: 2, warm: 1, settle: true,
+		peers: []string{"pebble", "badger", "goleveldb"}, budget: tightBudget, workers: 2, warm: 1, settle: true,
 		data:    func(budget int64) *data { return plain(int(4*budget/1024), 1024) },
 		prepare: loadAndFlush, work: op,
 	}

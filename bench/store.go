@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/puzpuzpuz/xsync/v4"
+)
 
 // store is what a row needs of a peer. read calls f with the value's bytes, without
 // a copy where the peer can; copyTo copies them. The pairs of putBatch are valid until
@@ -26,6 +30,14 @@ func open(name, dir string, budget int64, durable bool) (store, error) {
 		return openBadger(dir, budget, durable)
 	case "bbolt":
 		return openBolt(dir, durable)
+	case "goleveldb":
+		return openLevelDB(dir, budget, durable)
+	case "sqlite":
+		return openSQLite(dir, budget, durable)
+	case "map":
+		return &goMap{m: make(map[string][]byte)}, nil
+	case "xsync":
+		return xsyncMap{xsync.NewMap[string, []byte]()}, nil
 	case "files":
 		return &files{dir, durable}, nil
 	}

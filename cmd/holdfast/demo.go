@@ -86,37 +86,12 @@ there is none. Only memory that --memory allows is used; the demo's own default 
 			app: a, ctx: cmd.Context(), source: *source, seed: *seed, kills: *kills,
 			limit: int64(most), reads: *reads, budget: o.MemoryBudget, screen: newScreen(a),
 		}
-		return d.inDirectory(*keep)
+		return a.inOwnDirectory("demo", *keep, d.screen, func(work, dir string) error {
+			d.work, d.dir = work, dir
+			return d.run()
+		})
 	}
 	return cmd
-}
-
-// inDirectory runs the demo in a temporary directory, or in the one that --dir
-// names: never in that of HOLDFAST_DIR, which is somebody's store.
-func (d *demo) inDirectory(keep bool) (err error) {
-	if d.work, err = os.MkdirTemp("", "holdfast-demo-"); err != nil {
-		return err
-	}
-	d.dir = filepath.Join(d.work, "store")
-	if d.app.dir != "" {
-		names, err := os.ReadDir(d.app.dir)
-		switch {
-		case err != nil && !errors.Is(err, os.ErrNotExist):
-			return errors.Join(err, os.RemoveAll(d.work))
-		case len(names) > 0:
-			return errors.Join(fmt.Errorf("%s is not empty: the demo wants a directory for itself", d.app.dir), os.RemoveAll(d.work))
-		}
-		d.dir, keep = d.app.dir, true
-	}
-	err = roomError(d.dir, d.run())
-	if !keep {
-		return errors.Join(err, os.RemoveAll(d.work))
-	}
-	d.screen.line("the store is in %s", d.dir)
-	if d.app.dir != "" {
-		err = errors.Join(err, os.RemoveAll(d.work))
-	}
-	return err
 }
 
 func (d *demo) run() error {

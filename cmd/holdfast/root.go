@@ -83,7 +83,7 @@ command that writes has the store for itself.
 		newDemo(a), newDemoChild(a), newTortureChild(a),
 		newPut(a), newGet(a), newDel(a), newScan(a),
 		newImport(a), newExport(a),
-		newStat(a), newInspect(a), newCompact(a), newCheck(a), newSalvage(a), newTorture(a),
+		newStat(a), newInspect(a), newCompact(a), newCheck(a), newSalvage(a), newLoad(a), newTorture(a),
 	)
 	root.SetHelpCommand(newHelp(root))
 	return root

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// cost is what the operations of an arm took beside the wall clock.
+type cost struct {
+	P50     float64 `json:"p50_us"` // of one operation in timedEvery
+	P99     float64 `json:"p99_us"`
+	P999    float64 `json:"p999_us"`
+	Allocs  float64 `json:"allocs"`            // for an operation, background work included
+	CPU     float64 `json:"cpu_s"`             // seconds for a million operations, likewise
+	Written float64 `json:"written,omitempty"` // bytes toward the device for a byte that was put
+}
+
+// timedEvery: two looks at the clock take as long as some reads.
+const timedEvery = 16
+
+// keptTimes bounds what is kept of them, by all workers together: the last ones.
+const keptTimes = 1 << 18
+
+func (w *worker) time(took time.Duration, workers int) {
+	if most := keptTimes / workers; len(w.took) < most {
+		w.took = append(w.took, took)
+	} else {
+		w.took[w.timed%most] = took
+	}
+	w.timed++
+}
+
+// spent is what the process has used up.
+type spent struct {
+	mallocs uint64
+	cpu     time.Duration
+	written int64
+}
+
+func readSpent() (s spent) {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	s.mallocs = m.Mallocs
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) == nil {
+		s.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	b, _ := os.ReadFile("/proc/self/io") // not everywhere
+	for line := range bytes.Lines(b) {
+		if n, ok := bytes.CutPrefix(line, []byte("write_bytes: ")); ok {
+			s.written, _ = strconv.ParseInt(string(bytes.TrimSpace(n)), 10, 64)
+		}
+	}
+	return s
+}
+
+// costOf says what ops operations of the workers took since before.
+func costOf(before spent, workers []*worker, ops int64) (c cost) {
+	after := readSpent()
+	var took []time.Duration
+	put := int64(0)
+	for _, w := range workers {
+		took, put = append(took, w.took...), put+w.put
+	}
+	slices.Sort(took)
+	at := func(q float64) float64 {
+		if len(took) == 0 {
+			return 0
+		}
+		return float64(took[int(q*float64(len(took)-1))].Nanoseconds()) / 1000
+	}
+	c.P50, c.P99, c.P999 = at(0.5), at(0.99), at(0.999)
+	if ops > 0 {
+		c.Allocs = float64(after.mallocs-before.mallocs) / float64(ops)
+		c.CPU = (after.cpu - before.cpu).Seconds() / float64(ops) * 1e6
+	}
+	if put > 0 {
+		c.Written = float64(after.written-before.written) / float64(put)
+	}
+	return c
+}

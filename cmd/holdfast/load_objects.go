@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	pageBytes   = 4 << 10 // of an object; half of each compresses to nothing
+	rangesAWalk = 1000
+)
+
+// object is content that is known at every offset.
+type object struct {
+	id   uint64
+	size int64
+}
+
+// page fills p, which is whole but at the end, with page n.
+func (o object) page(p []byte, n int64) {
+	x := mixBits(o.id<<32 ^ uint64(n))
+	for i := 0; i+8 <= len(p) && i < pageBytes/2; i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], x)
+		x = x*0x9e3779b97f4a7c15 + 1
+	}
+	for i := min(pageBytes/2, len(p)&^7); i < len(p); i++ {
+		p[i] = byte(n)
+	}
+}
+
+// objectReader reads an object from its start, until ctx ends.
+type objectReader struct {
+	object
+	ctx context.Context
+	off int64
+	tmp [pageBytes]byte
+}
+
+func (r *objectReader) Read(p []byte) (n int, err error) {
+	if r.off == r.size {
+		return 0, io.EOF
+	}
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	for n < len(p) && r.off < r.size {
+		page, at := r.off/pageBytes, r.off%pageBytes
+		b := r.tmp[:min(pageBytes, r.size-page*pageBytes)]
+		r.page(b, page)
+		k := copy(p[n:], b[at:])
+		n, r.off = n+k, r.off+int64(k)
+	}
+	return n, nil
+}
+
+// objects is the client of large: each round one object comes and an older one goes.
+func (l *load) objects(ctx context.Context, id int) error {
+	c := l.newClient(id)
+	name := func(o object) []byte { return fmt.Appendf(nil, "object/%d/%d", id, o.id) }
+	var last object
+	for round := uint64(1); ctx.Err() == nil; round++ {
+		o := object{uint64(id)<<20 + round, l.size}
+		if err := c.upload(ctx, name(o), o); err != nil {
+			return l.unlessOver(ctx, err)
+		}
+		if err := c.download(ctx, name(o), o); err != nil {
+			return l.unlessOver(ctx, err)
+		}
+		if last.size > 0 {
+			due := time.Now()
+			if err := l.record(id, opDelete, due, 0, l.e.Delete(name(last))); err != nil {
+				return err
+			}
+		}
+		last = o
+	}
+	return nil
+}
+
+// unlessOver drops what the end of the run did to a stream.
+func (l *load) unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		return nil
+	}
+	return err
+}
+
+// steps tells of a stream while it is under way.
+type steps struct {
+	c *client
+	k kind
+}
+
+func (s steps) Write(p []byte) (int, error) {
+	s.c.l.tape.pass(s.c.id, s.k, len(p))
+	return len(p), nil
+}
+
+func (c *client) upload(ctx context.Context, key []byte, o object) error {
+	due := time.Now()
+	w, err := c.l.e.Create(ctx, key)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, io.TeeReader(&objectReader{object: o, ctx: ctx}, steps{c, opUpload})); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	return c.l.record(c.id, opUpload, due, 0, w.Close())
+}
+
+func (c *client) download(ctx context.Context, key []byte, o object) (err error) {
+	v, err := c.l.e.OpenValue(key)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	due := time.Now()
+	want := &objectReader{object: o, ctx: ctx}
+	if n, err := v.WriteTo(io.MultiWriter(&sameAs{want: want, key: key}, steps{c, opDownload})); err != nil || n != o.size {
+		return errors.Join(err, c.l.short(n, o.size, key, err))
+	}
+	if err := c.l.record(c.id, opDownload, due, 0, nil); err != nil {
+		return err
+	}
+	got, page := make([]byte, pageBytes), make([]byte, pageBytes)
+	for range rangesAWalk {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n := c.rnd.Int64N((o.size + pageBytes - 1) / pageBytes)
+		size := int(min(pageBytes, o.size-n*pageBytes))
+		due := time.Now()
+		if _, err := v.ReadAt(got[:size], n*pageBytes); err != nil && err != io.EOF {
+			return err
+		}
+		if err := c.l.record(c.id, opRange, due, size, nil); err != nil {
+			return err
+		}
+		if o.page(page[:size], n); !bytes.Equal(got[:size], page[:size]) {
+			return fmt.Errorf("%w: page %d of %s is another", errBroken, n, key)
+		}
+	}
+	return nil
+}
+
+func (l *load) short(n, want int64, key []byte, err error) error {
+	if err == nil {
+		return fmt.Errorf("%w: %s has %d of %d bytes", errBroken, key, n, want)
+	}
+	return nil
+}
+
+// sameAs is a writer that compares.
+type sameAs struct {
+	want *objectReader
+	key  []byte
+	tmp  [64 << 10]byte
+}
+
+func (s *sameAs) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		k, err := s.want.Read(s.tmp[:min(len(s.tmp), len(p)-n)])
+		if err != nil && err != io.EOF {
+			return n, err
+		}
+		if k == 0 || !bytes.Equal(p[n:n+k], s.tmp[:k]) {
+			return n, fmt.Errorf("%w: %s is another from offset %d on", errBroken, s.key, s.want.off-int64(k))
+		}
+		n += k
+	}
+	return n, nil
+}
