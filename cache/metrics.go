@@ -22,7 +22,7 @@ type Metrics struct {
 	Victims    uint64 // items that L2 took: loads, and what L1 let go
 	Dropped    uint64 // victims and promotions that found the queue full or L2 unwilling
 	Promotions uint64 // L2 hits that went up
-	Offers     uint64 // cells replaced after a flush
+	Offers     uint64 // cells that a flush handed over
 	Rounds     uint64 // entries of the present L2 that its ring kept once more
 
 	Undecoded    uint64 // entries of L2 whose dictionary is gone

@@ -299,11 +299,19 @@ func checkIter(t *testing.T, g *Generation, m *model, at uint64, rnd *rand.Rand)
 			ok = it.Next()
 		} else if i--; i < 0 {
 			require.False(t, it.Prev())
-			return
+			break
 		} else {
 			ok = it.Prev()
 		}
 		require.Equal(t, i < len(want), ok)
+	}
+	for range 3 { // off an end it stays
+		require.False(t, it.Prev())
+		require.False(t, it.Next())
+	}
+	if it.Last() {
+		require.False(t, it.Next())
+		require.False(t, it.Prev())
 	}
 }
 

@@ -42,7 +42,8 @@ func (g *Generation) NewIter(at uint64) *Iter {
 }
 
 // First, Last, SeekGE and SeekLT move to an end or beside a key; Next and Prev
-// move on from there. All return whether there is a cell.
+// move on from there. All return whether there is a cell; where there was none, Next and
+// Prev find none.
 
 func (it *Iter) First() bool {
 	if it.whole {
@@ -75,8 +76,8 @@ func (it *Iter) SeekLT(key []byte) bool {
 	return it.Last()
 }
 
-func (it *Iter) Next() bool { return it.settle(it.step(+1), +1) }
-func (it *Iter) Prev() bool { return it.settle(it.step(-1), -1) }
+func (it *Iter) Next() bool { return it.cur != nil && it.settle(it.step(+1), +1) }
+func (it *Iter) Prev() bool { return it.cur != nil && it.settle(it.step(-1), -1) }
 
 // Key is valid as long as the generation.
 func (it *Iter) Key() []byte { return it.cur.key }

@@ -94,6 +94,7 @@ func (e *Engine) runFlusher() {
 			case err == nil:
 				retry = flushRetryLeast
 				e.unstall()
+				e.keepWarm(gen.Generation) // last: whoever waited for the flush goes on
 			case !broken:
 				e.logger.Warn("flush will be tried again", "error", err, "after", retry)
 				select {
@@ -140,7 +141,6 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	if err := e.log.SetFlushed(gen.last, e.generation, e.packs.High()); err != nil {
 		return err
 	}
-	e.keepWarm(gen.Generation)
 	e.flusher.mu.Lock()
 	e.flusher.stats.add(stats, time.Since(began))
 	e.flusher.mu.Unlock()
@@ -194,6 +194,9 @@ func (e *Engine) swapBase(gen frozen, base *storage.Snapshot) {
 	v.base.Release() // the view's own reference; snapshots have theirs
 }
 
+// warmLook is how many keys go by between two looks at whether the engine closes.
+const warmLook = 1 << 10
+
 // keepWarm hands the cells of a generation that went down to L1, where they were read
 // from the map or L1 has older ones: what is read and written much would be read
 // from L3 again after each flush.
@@ -203,7 +206,7 @@ func (e *Engine) keepWarm(g *cow.Generation) {
 	}
 	horizon := e.view.Load().horizon // only flushes change it
 	it := g.NewIter(math.MaxUint64)
-	for ok := it.First(); ok; ok = it.Next() {
+	for n, ok := 0, it.First(); ok && (n%warmLook > 0 || e.life.Err() == nil); n, ok = n+1, it.Next() {
 		cell := it.Cell()
 		if cell != nil && cell.Kind() == cow.Tombstone {
 			cell = nil

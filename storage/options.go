@@ -99,8 +99,8 @@ func pebbleOptions(o Options, fs vfs.FS, log pebble.Logger, cache *pebble.Cache,
 		// the memtable, which is reserved out of the cache, is the smallest.
 		DisableWAL:   true,
 		MemTableSize: 64 << 10,
-		// The fourth sublevel starts a compaction; ingests are never stopped
-		// by Pebble, the flush itself waits (see Store.Sublevels).
+		// Pebble doubles the depth: the second sublevel starts a compaction. Ingests are
+		// never stopped by Pebble, the flush itself waits (see Store.Sublevels).
 		L0CompactionThreshold: 4,
 		L0StopWritesThreshold: 1000,
 		// What comes down from level zero is merged with all of the base level: one
@@ -108,9 +108,12 @@ func pebbleOptions(o Options, fs vfs.FS, log pebble.Logger, cache *pebble.Cache,
 		LBaseMaxBytes: 3 * o.IngestBytes,
 		// A rotated MANIFEST is the most delicate moment Pebble has; one
 		// gigabyte of edits is far away.
-		MaxManifestFileSize:        1 << 30,
-		CompactionConcurrencyRange: func() (int, int) { return 1, 2 }, // two where debt grows
+		MaxManifestFileSize: 1 << 30,
+		// One at a time leaves more to the foreground; a second where level zero grows
+		// beside it, so that one long compaction further down stops no flush.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
+	po.Experimental.L0CompactionConcurrency = 4
 	po.TargetFileSizes[0] = 2 << 20
 	// F1: an ingest that overlaps the memtable would otherwise be kept in
 	// memory only and acknowledged before it is durable.

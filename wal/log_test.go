@@ -679,3 +679,43 @@ func TestLog_CopyTo_roundTrip(t *testing.T) {
 		s.close()
 	}
 }
+
+// Goal: a copy beside a writer that fills one segment after the other has all that was
+// acknowledged when it began.
+func TestLog_CopyTo_besideRotations(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openStore(t, memOptions(fs))
+	done := make(chan error, 1)
+	go func() {
+		b := payloadOf(1, 3000)
+		for range 600 {
+			if _, err := s.log.Commit(context.Background(), b, 1, Checksum(b), nil); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	copies := 0
+	for running := true; running; copies++ {
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			running = false
+		default:
+		}
+		last := s.log.Durable()
+		above := last - min(last, 10)
+		dst := fmt.Sprintf("copy%d", copies)
+		require.NoError(t, fs.MkdirAll(dst, 0o755))
+		require.NoError(t, s.log.CopyTo(fs, dst, above, 1, last))
+		o := memOptions(fs)
+		o.Dir = dst
+		c, err := tryRecover(t, o, above)
+		require.NoError(t, err)
+		require.Len(t, c.got, int(last-above))
+		require.NoError(t, fs.RemoveAll(dst))
+	}
+	require.Greater(t, s.log.Metrics().Rotations, uint64(20))
+	s.close()
+}

@@ -126,15 +126,14 @@ func (l *Log) rotate(s *segment) error {
 		return l.poison(fmt.Errorf("wal: write segment %d: %w", s.no, err))
 	}
 	old := l.cur
-	old.end, old.known, old.maxLSN = p.off, true, p.last
-	if p.cont {
-		old.maxLSN = p.next
-	}
 	if err := old.f.Close(); err != nil {
 		l.o.Logger.Warn("wal: close segment", "segment", old.no, "err", err)
 	}
-	l.mu.Lock()
-	old.f = nil
+	l.mu.Lock() // CopyTo looks at the current segment, too
+	old.f, old.end, old.known, old.maxLSN = nil, p.off, true, p.last
+	if p.cont {
+		old.maxLSN = p.next
+	}
 	l.segs = append(l.segs, old)
 	l.cur = s
 	l.pos = position{segNo: s.no, salt: s.salt, off: framesOffset + openBytes, chain: chain, last: p.last, next: p.next, cont: p.cont}

@@ -135,8 +135,9 @@ there is a table.`,
 		}
 		if *size != "" {
 			n, err := humanize.ParseBytes(*size)
-			if err != nil || n < leastState || n > 64<<30 {
-				return usagef(cmd, "--size wants a size from %d bytes to 64GiB, not %q", leastState, *size)
+			if err != nil || n < leastState || n > 64<<30 || n > mostState && s.fill != nil {
+				return usagef(cmd, "--size wants a size from %d bytes to %s, not %q", leastState,
+					map[bool]string{true: "1MiB", false: "64GiB"}[s.fill != nil], *size)
 			}
 			l.size = int64(n)
 		}
@@ -204,9 +205,13 @@ func (l *load) run(ctx context.Context, dir string, o *engine.Options) (err erro
 			return err
 		}
 	}
-	before := l.look()
-	broken := l.phase(ctx, "run", l.drive)
-	l.report.finish(l, before, l.look())
+	broken := l.phase(ctx, "run", func(ctx context.Context) error {
+		before := l.look()
+		err := l.drive(ctx)
+		l.tape.take()
+		l.report.finish(l, before, l.look())
+		return err
+	})
 	if err := l.report.print(l.app); err != nil || broken != nil {
 		return errors.Join(err, broken)
 	}
@@ -227,9 +232,7 @@ func (l *load) phase(ctx context.Context, name string, fn func(ctx context.Conte
 
 // drive lets the clients work for the length of the run. The first error ends it for all.
 func (l *load) drive(ctx context.Context) error {
-	ctx, stop := context.WithTimeoutCause(ctx, l.length, errOver)
+	ctx, stop := context.WithTimeout(ctx, l.length)
 	defer stop()
 	return l.together(ctx, l.clients, func(ctx context.Context, id int) error { return l.scenario.client(l, ctx, id) })
 }
-
-var errOver = errors.New("the time is over")

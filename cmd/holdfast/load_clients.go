@@ -12,8 +12,10 @@ import (
 	"github.com/holdfastdb/holdfast/engine"
 )
 
-// leastState is the shortest value that names its key.
-const leastState = 64
+const (
+	leastState = 64      // the shortest value that names its key
+	mostState  = 1 << 20 // of those that are made in memory
+)
 
 // client is one goroutine that uses the store.
 type client struct {
@@ -37,21 +39,34 @@ func (l *load) newClient(id int) *client {
 
 // together runs n clients until they end. The first error ends it for all.
 func (l *load) together(ctx context.Context, n int, fn func(ctx context.Context, id int) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
 	var all sync.WaitGroup
+	failed := make(chan error, 1) // also what fails when the time is over
 	for id := range n {
 		all.Go(func() {
-			if err := fn(ctx, id); err != nil {
-				stop(err)
+			if err := fn(inner, id); err != nil && !ended(inner, err) {
+				select {
+				case failed <- err:
+				default:
+				}
+				stop()
 			}
 		})
 	}
 	all.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, errOver) && !errors.Is(err, context.Canceled) {
+	select {
+	case err := <-failed:
 		return err
+	default:
+		return nil
 	}
-	return nil
+}
+
+// ended says that an error is only the end of ctx.
+func ended(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && !errors.Is(err, errBroken) &&
+		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
 }
 
 // keyOf is valid until the client's next key.
@@ -79,25 +94,28 @@ func isOf(value, key []byte) bool {
 }
 
 func (l *load) fillStates(ctx context.Context) error {
-	const writers, perBatch = 2, 100
+	const writers = 2
+	perBatch := int(max(1, min(100, leastMemory/16/l.size)))
 	return l.together(ctx, writers, func(ctx context.Context, id int) error {
 		c := l.newClient(-1 - id)
 		var value []byte
 		for n := id * perBatch; n < l.keys && ctx.Err() == nil; n += writers * perBatch {
+			due, last := time.Now(), min(n+perBatch, l.keys)
 			b := l.e.NewBatch()
-			due := time.Now()
-			for i := n; i < min(n+perBatch, l.keys); i++ {
+			var err error
+			for i := n; i < last && err == nil; i++ {
 				key := c.keyOf(i)
 				value = c.state(value, key)
-				if err := b.Put(key, value); err != nil {
-					return err
-				}
+				err = b.Put(key, value)
 			}
-			_, err := l.e.Apply(b)
+			if err == nil {
+				_, err = l.e.ApplyContext(ctx, b)
+			}
 			b.Close()
-			if err := l.record(id, opPut, due, perBatch*int(l.size), err); err != nil {
+			if err != nil {
 				return err
 			}
+			l.tape.add(id, opPut, time.Since(due), (last-n)*int(l.size))
 		}
 		return ctx.Err()
 	})
@@ -144,7 +162,7 @@ func (l *load) mixed(ctx context.Context, id int) error {
 		}
 		switch p := c.rnd.IntN(100); {
 		case p < 70:
-			return c.get(n, due)
+			return c.get(n, due, true)
 		case p < 95:
 			return c.put(n, due)
 		case p < 98:
@@ -160,7 +178,7 @@ func (l *load) own(ctx context.Context, id int) error {
 	read := true
 	return c.paced(ctx, func(due time.Time) error {
 		if read = !read; read {
-			return c.get(id, due)
+			return c.get(id, due, false)
 		}
 		return c.put(id, due)
 	})
@@ -173,14 +191,17 @@ func (c *client) put(n int, due time.Time) error {
 	return c.l.record(c.id, opPut, due, len(*b), c.l.e.Put(key, *b))
 }
 
-func (c *client) get(n int, due time.Time) error {
+// get reads a state, which other clients may have deleted.
+func (c *client) get(n int, due time.Time, deleted bool) error {
 	key, size := c.keyOf(n), 0
 	err := c.l.e.View(key, func(value []byte) error {
 		size = len(value)
 		return c.check(key, value)
 	})
-	if errors.Is(err, engine.ErrNotFound) { // another client deleted it
-		err = nil
+	if errors.Is(err, engine.ErrNotFound) {
+		if err = nil; !deleted {
+			err = fmt.Errorf("%w: %s is lost", errBroken, key)
+		}
 	}
 	return c.l.record(c.id, opGet, due, size, err)
 }
@@ -189,14 +210,14 @@ func (c *client) scan(n int, due time.Time) error {
 	size, found := 0, 0
 	for item, err := range c.l.e.Scan(engine.Range{Lower: c.keyOf(n)}) {
 		if err != nil {
-			return err
+			return c.l.record(c.id, opScan, due, 0, err)
 		}
 		value, err := item.Value()
 		if err == nil {
 			err = c.check(item.Key(), value)
 		}
 		if err != nil {
-			return err
+			return c.l.record(c.id, opScan, due, 0, err)
 		}
 		size += len(value)
 		if found++; found == 10 {

@@ -23,7 +23,7 @@ type object struct {
 
 // page fills p, which is whole but at the end, with page n.
 func (o object) page(p []byte, n int64) {
-	x := mixBits(o.id<<32 ^ uint64(n))
+	x := mixBits(mixBits(o.id) ^ uint64(n))
 	for i := 0; i+8 <= len(p) && i < pageBytes/2; i += 8 {
 		binary.LittleEndian.PutUint64(p[i:], x)
 		x = x*0x9e3779b97f4a7c15 + 1
@@ -65,11 +65,13 @@ func (l *load) objects(ctx context.Context, id int) error {
 	var last object
 	for round := uint64(1); ctx.Err() == nil; round++ {
 		o := object{uint64(id)<<20 + round, l.size}
-		if err := c.upload(ctx, name(o), o); err != nil {
-			return l.unlessOver(ctx, err)
+		if stored, err := c.upload(ctx, name(o), o); err != nil {
+			return err
+		} else if !stored {
+			continue
 		}
 		if err := c.download(ctx, name(o), o); err != nil {
-			return l.unlessOver(ctx, err)
+			return err
 		}
 		if last.size > 0 {
 			due := time.Now()
@@ -80,14 +82,6 @@ func (l *load) objects(ctx context.Context, id int) error {
 		last = o
 	}
 	return nil
-}
-
-// unlessOver drops what the end of the run did to a stream.
-func (l *load) unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
-		return nil
-	}
-	return err
 }
 
 // steps tells of a stream while it is under way.
@@ -101,16 +95,18 @@ func (s steps) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (c *client) upload(ctx context.Context, key []byte, o object) error {
+// upload says whether the object is stored: the store may have been behind.
+func (c *client) upload(ctx context.Context, key []byte, o object) (stored bool, err error) {
 	due := time.Now()
 	w, err := c.l.e.Create(ctx, key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if _, err := io.Copy(w, io.TeeReader(&objectReader{object: o, ctx: ctx}, steps{c, opUpload})); err != nil {
-		return errors.Join(err, w.Abort())
+		return false, errors.Join(err, w.Abort())
 	}
-	return c.l.record(c.id, opUpload, due, 0, w.Close())
+	err = w.Close()
+	return err == nil, c.l.record(c.id, opUpload, due, 0, err)
 }
 
 func (c *client) download(ctx context.Context, key []byte, o object) (err error) {

@@ -22,7 +22,7 @@ type loadReport struct {
 	Rate       float64       `json:"per_second"`
 	Seconds    float64       `json:"seconds"`
 	Operations []loadOp      `json:"operations"`
-	Busy       int64         `json:"refused_as_busy"`
+	Busy       int64         `json:"refused"`
 	Stalled    time.Duration `json:"stalled_ns"` // writers together, for room
 	Tiers      []tierReport  `json:"tiers"`
 	Budget     int64         `json:"memory_budget"`
@@ -126,7 +126,7 @@ func (r *loadReport) print(a *app) error {
 		asked = fmt.Sprintf(" of %s that were asked for", humanize.Comma(int64(r.Asked)))
 	}
 	t.row("rate", fmt.Sprintf("%s operations/s%s, for %.1f s", rate(r.Rate), asked, r.Seconds))
-	t.row("held up", fmt.Sprintf("%s refused as busy; writers waited %v for room, all together", count(int(r.Busy), "write"), r.Stalled.Round(time.Millisecond)))
+	t.row("held up", fmt.Sprintf("%s refused for now; writers waited %v for room, all together", count(int(r.Busy), "operation"), r.Stalled.Round(time.Millisecond)))
 	t.row("memory", fmt.Sprintf("%s resident (peak %s); budget %s", humanize.IBytes(uint64(r.Memory.RSS)),
 		humanize.IBytes(uint64(r.Memory.Peak)), humanize.IBytes(uint64(r.Budget))))
 	t.row("runtime", fmt.Sprintf("%.1f %% of CPU in the collector, %s, %v of waiting for locks", 100*r.GCShare,

@@ -38,7 +38,7 @@ type tape struct {
 	parts []tapePart
 	sum   [kinds]latency // of what was taken off the parts
 	bytes [kinds]int64
-	busy  atomic.Int64 // writes that gave up waiting
+	busy  atomic.Int64 // operations that were refused for now
 }
 
 type tapePart struct {
@@ -89,10 +89,10 @@ func (t *tape) take() (took [kinds]latency, bytes [kinds]int64) {
 	return took, bytes
 }
 
-// record counts an operation that was due at a moment. Writes that were refused because
-// the store is behind are no error here: they are counted.
+// record counts an operation that was due at a moment. What was refused because the store
+// is behind, and a scan whose snapshot gave way, are no errors here: they are counted.
 func (l *load) record(client int, k kind, due time.Time, bytes int, err error) error {
-	if errors.Is(err, engine.ErrBusy) {
+	if errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrSnapshotTooOld) {
 		l.tape.busy.Add(1)
 		return nil
 	}
