@@ -205,13 +205,14 @@ func (l *load) run(ctx context.Context, dir string, o *engine.Options) (err erro
 			return err
 		}
 	}
+	var before, after moment // inside of the phase: profiles take their time
 	broken := l.phase(ctx, "run", func(ctx context.Context) error {
-		before := l.look()
+		before = l.look()
 		err := l.drive(ctx)
-		l.tape.take()
-		l.report.finish(l, before, l.look())
+		after = l.look()
 		return err
 	})
+	l.report.finish(l, before, after)
 	if err := l.report.print(l.app); err != nil || broken != nil {
 		return errors.Join(err, broken)
 	}

@@ -12,7 +12,7 @@ import (
 
 const (
 	pageBytes   = 4 << 10 // of an object; half of each compresses to nothing
-	rangesAWalk = 1000
+	rangesAWalk = 1000    // at most
 )
 
 // object is content that is known at every offset.
@@ -124,11 +124,12 @@ func (c *client) download(ctx context.Context, key []byte, o object) (err error)
 		return err
 	}
 	got, page := make([]byte, pageBytes), make([]byte, pageBytes)
-	for range rangesAWalk {
+	pages := (o.size + pageBytes - 1) / pageBytes
+	for range min(rangesAWalk, pages) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		n := c.rnd.Int64N((o.size + pageBytes - 1) / pageBytes)
+		n := c.rnd.Int64N(pages)
 		size := int(min(pageBytes, o.size-n*pageBytes))
 		due := time.Now()
 		if _, err := v.ReadAt(got[:size], n*pageBytes); err != nil && err != io.EOF {
