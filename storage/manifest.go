@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/record"
 )
@@ -50,8 +52,8 @@ func (s *Store) checkManifest(path string) error {
 	if err != io.EOF && !record.IsInvalidRecord(err) {
 		return nil // a kind of edit that we do not know, or a disk of which Pebble will hear
 	}
-	for no, t := range v.live {
-		if t.Last > v.last {
+	for _, no := range slices.Sorted(maps.Keys(v.live)) { // the same words each time
+		if t := v.live[no]; t.Last > v.last {
 			return &CorruptError{File: path, What: fmt.Sprintf("manifest: table %d goes to %d, and its last edit to %d", no, t.Last, v.last)}
 		}
 	}

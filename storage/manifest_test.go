@@ -38,5 +38,9 @@ func TestStore_checkManifest(t *testing.T) {
 	require.ErrorAs(t, err, &damage)
 	require.Equal(t, "/l3/MANIFEST-000001", damage.File)
 	require.ErrorIs(t, check(tables, edit(editLastSeq, 10)), ErrCorrupt)
+	more := edit(editNewFile2, 6, 8, 100, editKey("n"), editKey("z"), 4, 12)
+	for range 20 { // the same words each time, of the lowest
+		require.ErrorContains(t, check(tables, more), "table 8 goes to 12")
+	}
 	require.ErrorIs(t, s.checkManifest("/l3/MANIFEST-000002"), os.ErrNotExist)
 }

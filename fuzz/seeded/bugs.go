@@ -237,7 +237,7 @@ var Bugs = []Bug{
 	},
 	{
 		Name: "manifest-end-unchecked", Like: "ours: a manifest without its last record hides every key and shows the watermark",
-		File: "storage/manifest.go", From: "if t.Last > v.last {", To: "if t.Last > v.last && path == \"\" {",
+		File: "storage/manifest.go", From: "t.Last > v.last {", To: "t.Last > v.last && path == \"\" {",
 		Pkg: "./engine", Run: "TestOpen_manifest",
 	},
 	{
