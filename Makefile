@@ -6,7 +6,7 @@ BIN   := bin/holdfast
 PROVE := $(GO) test -count=1 -timeout 20m -v
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench microbench memory memory-hard large huge cover ci packages clean
+.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench bench-compare microbench memory memory-hard large huge cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,12 @@ fuzz: ## every native fuzz target for T (make fuzz T=30s)
 
 bench: ## rows against Pebble and others (SUITE=quick|full ROWS=hot-get,… PEERS=… SYNCS=1 JSON=file SVG=file)
 	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -peers "$(PEERS)" -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))" $(if $(SYNCS),-syncs)
+
+bench-compare: ## our own rows as they are beside those of a commit (REF=main SUITE=… ROWS=…)
+	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/ref; rm -rf $$dir' EXIT; \
+	git worktree add -q --detach $$dir/ref $(or $(REF),main); \
+	(cd $$dir/ref/bench && $(GO) build -o $$dir/bench.ref .); \
+	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -ref $$dir/bench.ref -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))"
 
 microbench: ## benchmarks beside the code, with bare Pebble as control
 	$(GO) test -run xxx -bench 'Engine_(Get|Put)' -benchtime 2s ./engine

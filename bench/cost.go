@@ -12,7 +12,7 @@ import (
 
 // cost is what the operations of an arm took beside the wall clock.
 type cost struct {
-	P50     float64 `json:"p50_us"` // of one operation in timedEvery
+	P50     float64 `json:"p50_us"` // of those that were timed
 	P99     float64 `json:"p99_us"`
 	P999    float64 `json:"p999_us"`
 	Allocs  float64 `json:"allocs"`            // for an operation, background work included
@@ -20,8 +20,12 @@ type cost struct {
 	Written float64 `json:"written,omitempty"` // bytes toward the device for a byte that was put
 }
 
-// timedEvery: two looks at the clock take as long as some reads.
+// timedEvery is for rows that say nothing of it: two looks at the clock take as long as
+// some reads.
 const timedEvery = 16
+
+// manyTimes is how many samples a p999 wants.
+const manyTimes = 1000
 
 // keptTimes bounds what is kept of them, by all workers together: the last ones.
 const keptTimes = 1 << 18
@@ -74,7 +78,10 @@ func costOf(before spent, workers []*worker, ops int64) (c cost) {
 		}
 		return float64(took[int(q*float64(len(took)-1))].Nanoseconds()) / 1000
 	}
-	c.P50, c.P99, c.P999 = at(0.5), at(0.99), at(0.999)
+	c.P50, c.P99 = at(0.5), at(0.99)
+	if len(took) >= manyTimes {
+		c.P999 = at(0.999)
+	}
 	if ops > 0 {
 		c.Allocs = float64(after.mallocs-before.mallocs) / float64(ops)
 		c.CPU = (after.cpu - before.cpu).Seconds() / float64(ops) * 1e6

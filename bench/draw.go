@@ -12,7 +12,7 @@ import (
 )
 
 // draw makes a picture of the rows beside their first peer, on a logarithmic axis: the
-// ratio with its rounds, the floor and the goal.
+// ratio with its interval, the floor and the goal.
 func (r *report) draw(path string) error {
 	var rows []result
 	for _, x := range r.Rows {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 )
@@ -17,6 +18,7 @@ var (
 	seconds = flag.Float64("seconds", 0, "length of an arm; 0: by suite")
 	out     = flag.String("json", "", "write the report here")
 	picture = flag.String("svg", "", "draw the ratios here")
+	ref     = flag.String("ref", "", "another build of this program: measure our rows beside its own, and no peers")
 	syncs   = flag.Bool("syncs", false, "count the sync calls of durable rows in a run of their own; wants strace")
 	list    = flag.Bool("list", false, "say what the rows are")
 
@@ -58,9 +60,18 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	if *syncs {
+		if _, err := exec.LookPath("strace"); err != nil {
+			return err
+		}
+	}
 	rep := newReport()
 	for _, r := range chosen {
-		for i, p := range r.peers {
+		peers := r.peers
+		if *ref != "" {
+			peers = []string{refPeer}
+		}
+		for i, p := range peers {
 			if *against == "" && *suite == "quick" && i > 0 || *against != "" && !slices.Contains(strings.Split(*against, ","), p) {
 				continue
 			}

@@ -28,6 +28,7 @@ type row struct {
 	data        func(budget int64) *data
 	prepare     func(a *arm) error
 	workers     int
+	timed       int     // one operation of so many; zero is timedEvery
 	warm        float64 // times the length of an arm that runs before the clock
 	work        func(a *arm, w *worker) error
 	settle      bool // what the writes left to do in the background counts: it ends with a flush
@@ -121,12 +122,16 @@ func (a *arm) drive(workers []*worker, seconds float64) (int64, error) {
 	var ops atomic.Int64
 	var stop atomic.Bool
 	errs := make([]error, len(workers))
+	every := int64(a.row.timed)
+	if every == 0 {
+		every = timedEvery
+	}
 	var wg sync.WaitGroup
 	for i, w := range workers {
 		wg.Go(func() {
 			n := int64(0)
 			for ; !stop.Load(); n++ {
-				timed := n%timedEvery == 0
+				timed := n%every == 0
 				var began time.Time
 				if timed {
 					began = time.Now()

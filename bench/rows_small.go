@@ -14,12 +14,12 @@ func hotData(int64) *data { return plain(hotKeys, 256) }
 // readRows answer from memory.
 var readRows = []*row{
 	{
-		id: "hot-get", what: "256 B in memory, zipf, no copy", floor: 10, goal: 15, peers: inMemory, workers: 2,
+		id: "hot-get", timed: 256, what: "256 B in memory, zipf, no copy", floor: 10, goal: 15, peers: inMemory, workers: 2,
 		data: hotData, prepare: (*arm).load,
 		work: func(a *arm, w *worker) error { _, k := w.hot(a.data, a.zipf); return a.read(k, w.touch) },
 	},
 	{
-		id: "hot-get-copy", what: "the same, copied out", floor: 8, goal: 12, peers: inMemory, workers: 2,
+		id: "hot-get-copy", timed: 256, what: "the same, copied out", floor: 8, goal: 12, peers: inMemory, workers: 2,
 		data: hotData, prepare: (*arm).load,
 		work: func(a *arm, w *worker) (err error) {
 			_, k := w.hot(a.data, a.zipf)
@@ -29,7 +29,7 @@ var readRows = []*row{
 		},
 	},
 	{
-		id: "absent-get", what: "keys that are not there", floor: 3, goal: 6, peers: all, workers: 2,
+		id: "absent-get", timed: 256, what: "keys that are not there", floor: 3, goal: 6, peers: all, workers: 2,
 		data: hotData, prepare: func(a *arm) error {
 			if err := a.load(); err != nil {
 				return err
@@ -51,7 +51,7 @@ var readRows = []*row{
 		},
 	},
 	{
-		id: "scan-all", what: "all keys, half in memory, half in L3 (operations are scans)", floor: 0.8, goal: 1.2, peers: all, workers: 1,
+		id: "scan-all", timed: 1, what: "all keys, half in memory, half in L3 (operations are scans)", floor: 0.8, goal: 1.2, peers: all, workers: 1,
 		data: hotData, prepare: halfInL3,
 		work: func(a *arm, w *worker) error {
 			return a.scan(nil, a.data.n, func(k, v []byte) { w.touch(v) })
@@ -77,7 +77,7 @@ func putAny(a *arm, w *worker) error {
 func durablePut(n int, floor, goal float64) *row {
 	return &row{
 		id: fmt.Sprintf("durable-put-%d", n), what: fmt.Sprintf("256 B, every put synced, %d writers", n),
-		durable: true, floor: floor, goal: goal, peers: all, workers: n, work: putAny,
+		durable: true, floor: floor, goal: goal, peers: all, workers: n, timed: 1, work: putAny,
 		data: func(int64) *data { return plain(fewKeys, 256) },
 	}
 }
@@ -99,7 +99,7 @@ var writeRows = []*row{
 		},
 	},
 	{
-		id: "batch-1000", what: "durable batches of 1,000 x 256 B (operations are batches)", durable: true,
+		id: "batch-1000", timed: 1, what: "durable batches of 1,000 x 256 B (operations are batches)", durable: true,
 		floor: 1.5, goal: 2.5, peers: all, data: func(int64) *data { return plain(fewKeys, 256) }, workers: 1,
 		work: func(a *arm, w *worker) error {
 			return a.putBatch(1000, func(int) (k, v []byte) {

@@ -37,7 +37,7 @@ var wholeRows = []*row{
 	}),
 	seed("update", 10_526, func(a *arm, w *worker, _ int) error { return putAny(a, w) }),
 	{
-		id: "large-put-1m", what: "durable puts of 1 MiB that do not compress", floor: 1.5, goal: 2.5, peers: []string{"pebble", "badger", "files"},
+		id: "large-put-1m", timed: 1, what: "durable puts of 1 MiB that do not compress", floor: 1.5, goal: 2.5, peers: []string{"pebble", "badger", "files"},
 		durable: true, data: func(int64) *data { return noise(500, 1<<20) }, workers: 1, work: putAny, settle: true,
 	},
 	{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 
 	_ "modernc.org/sqlite" // the driver
 )
@@ -18,11 +19,12 @@ func openSQLite(dir string, budget int64, durable bool) (store, error) {
 	}
 	db, err := sql.Open("sqlite", fmt.Sprintf(
 		"file:%s?_pragma=journal_mode(WAL)&_pragma=synchronous(%s)&_pragma=cache_size(-%d)&_pragma=mmap_size(%d)&_pragma=busy_timeout(60000)&_txlock=immediate",
-		filepath.Join(dir, "db"), level, budget>>12, budget/2))
+		filepath.Join(dir, "db"), level, budget>>13, budget/2))
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(4)
+	db.SetMaxIdleConns(4)
 	s := &sqliteStore{db: db}
 	if _, err := db.Exec(`CREATE TABLE IF NOT EXISTS kv (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID`); err != nil {
 		return nil, err
@@ -43,16 +45,21 @@ func openSQLite(dir string, budget int64, durable bool) (store, error) {
 }
 
 type sqliteStore struct {
+	mu             sync.Mutex // one writer at a time: the others would sleep and try again
 	db             *sql.DB
 	set, get, from *sql.Stmt
 }
 
 func (s *sqliteStore) put(k, v []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	_, err := s.set.Exec(k, v)
 	return err
 }
 
 func (s *sqliteStore) putBatch(n int, pair func(int) (k, v []byte)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	tx, err := s.db.Begin()
 	if err != nil {
 		return err

@@ -60,7 +60,8 @@ func countSyncs(r *row, name string, budget int64) (string, error) {
 	}
 	defer calls.Close()
 	counts, inside := map[string]int{}, false
-	for s := bufio.NewScanner(calls); s.Scan(); {
+	s := bufio.NewScanner(calls)
+	for s.Scan() {
 		m := syncCall.FindStringSubmatch(s.Text())
 		switch {
 		case m == nil:
@@ -71,6 +72,9 @@ func countSyncs(r *row, name string, budget int64) (string, error) {
 		case inside: // a call that strace cut in two has its name in the first half only
 			counts[m[1]]++
 		}
+	}
+	if err := s.Err(); err != nil {
+		return "", err
 	}
 	var parts []string
 	for _, call := range slices.Sorted(maps.Keys(counts)) {
