@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 
@@ -39,44 +37,6 @@ type loadOp struct {
 	PerSecond float64 `json:"per_second"`
 	Bytes     int64   `json:"bytes"`
 	latencyReport
-}
-
-// diskTraffic is what the process read and wrote, as the kernel counts it: calls with
-// what the page cache answered, and what reached a device. Zeros where it does not say.
-type diskTraffic struct {
-	Read         int64 `json:"read"`
-	Written      int64 `json:"written"`
-	FromDevice   int64 `json:"from_device"`
-	TowardDevice int64 `json:"toward_device"`
-}
-
-func readTraffic() (d diskTraffic) {
-	b, err := os.ReadFile("/proc/self/io")
-	if err != nil {
-		return d
-	}
-	for line := range bytes.Lines(b) {
-		f := bytes.Fields(line)
-		if len(f) < 2 {
-			continue
-		}
-		n, _ := strconv.ParseInt(string(f[1]), 10, 64)
-		switch string(f[0]) {
-		case "rchar:":
-			d.Read = n
-		case "wchar:":
-			d.Written = n
-		case "read_bytes:":
-			d.FromDevice = n
-		case "write_bytes:":
-			d.TowardDevice = n
-		}
-	}
-	return d
-}
-
-func (d diskTraffic) since(o diskTraffic) diskTraffic {
-	return diskTraffic{d.Read - o.Read, d.Written - o.Written, d.FromDevice - o.FromDevice, d.TowardDevice - o.TowardDevice}
 }
 
 // moment is what the counters say.

@@ -167,3 +167,20 @@ func TestLoad_together(t *testing.T) {
 		return ctx.Err()
 	}), errBroken)
 }
+
+// Goal: a state that is lost, and one that is another's, end the run.
+func TestLoad_wrong(t *testing.T) {
+	e, err := engine.Open(t.TempDir(), &engine.Options{MemoryBudget: leastMemory, Sync: engine.SyncNever})
+	require.NoError(t, err)
+	defer e.Close()
+	l := &load{e: e, tape: newTape(), keys: 10, size: 100}
+	c, now := l.newClient(0), time.Now()
+	require.ErrorIs(t, c.get(1, now, false), errBroken)
+	require.NoError(t, c.get(1, now, true))
+	require.NoError(t, c.put(1, now))
+	require.NoError(t, c.get(1, now, false))
+	require.NoError(t, c.scan(0, now))
+	require.NoError(t, e.Put([]byte("client/00000001"), c.state(nil, []byte("client/00000002"))))
+	require.ErrorIs(t, c.get(1, now, true), errBroken)
+	require.ErrorIs(t, c.scan(0, now), errBroken)
+}

@@ -43,25 +43,43 @@ type residency struct {
 	Peak int64 `json:"peak"`
 }
 
-func readResidency() (r residency) {
-	b, err := os.ReadFile("/proc/self/status")
+func readResidency() residency {
+	n := procNumbers("/proc/self/status")
+	return residency{RSS: n["VmRSS"] << 10, Anon: n["RssAnon"] << 10, Peak: n["VmHWM"] << 10}
+}
+
+// diskTraffic is what the process read and wrote, as the kernel counts it: calls with
+// what the page cache answered, and what reached a device. Zeros where it does not say.
+type diskTraffic struct {
+	Read         int64 `json:"read"`
+	Written      int64 `json:"written"`
+	FromDevice   int64 `json:"from_device"`
+	TowardDevice int64 `json:"toward_device"`
+}
+
+func readTraffic() diskTraffic {
+	n := procNumbers("/proc/self/io")
+	return diskTraffic{n["rchar"], n["wchar"], n["read_bytes"], n["write_bytes"]}
+}
+
+func (d diskTraffic) since(o diskTraffic) diskTraffic {
+	return diskTraffic{d.Read - o.Read, d.Written - o.Written, d.FromDevice - o.FromDevice, d.TowardDevice - o.TowardDevice}
+}
+
+// procNumbers are the lines "name: number" of one of the kernel's tables; none where
+// there is no such table.
+func procNumbers(name string) map[string]int64 {
+	numbers := make(map[string]int64)
+	b, err := os.ReadFile(name)
 	if err != nil {
-		return r
+		return numbers
 	}
 	for line := range bytes.Lines(b) {
-		f := bytes.Fields(line)
-		if len(f) < 2 {
-			continue
-		}
-		kib, _ := strconv.ParseInt(string(f[1]), 10, 64)
-		switch string(f[0]) {
-		case "VmRSS:":
-			r.RSS = kib << 10
-		case "RssAnon:":
-			r.Anon = kib << 10
-		case "VmHWM:":
-			r.Peak = kib << 10
+		if f := bytes.Fields(line); len(f) > 1 {
+			if n, err := strconv.ParseInt(string(f[1]), 10, 64); err == nil {
+				numbers[string(bytes.TrimSuffix(f[0], []byte(":")))] = n
+			}
 		}
 	}
-	return r
+	return numbers
 }
