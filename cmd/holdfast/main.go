@@ -1,10 +1,10 @@
 // Command holdfast opens a Holdfast store from a shell: it puts, gets, deletes and
-// scans keys, moves whole data sets in and out, describes and checks a store, and
-// shows in a demo that an acknowledged write survives SIGKILL.
+// scans keys, moves whole data sets in and out, describes and checks a store, puts one
+// under load, and shows in a demo that an acknowledged write survives SIGKILL.
 //
 // # Where you are
 //
-// Above engine, which is all of ours that it imports. This room knows flags, wire
+// Above engine and, for torture, the kit under fuzz/. This room knows flags, wire
 // formats, terminal output and exit codes, and nothing of how a store keeps its
 // promises. Start reading at [app.execute]; each command is in the file of its name.
 //
