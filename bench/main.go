@@ -20,6 +20,7 @@ var (
 	picture = flag.String("svg", "", "draw the ratios here")
 	ref     = flag.String("ref", "", "another build of this program: measure our rows beside its own, and no peers")
 	syncs   = flag.Bool("syncs", false, "count the sync calls of durable rows in a run of their own; wants strace")
+	guards  = flag.Bool("guard", false, "measure a few rows beside Pebble in this process, and fail where one is far below its floor")
 	list    = flag.Bool("list", false, "say what the rows are")
 
 	armRow    = flag.String("arm-row", "", "internal: measure one row")
@@ -55,6 +56,9 @@ func run() error {
 			fmt.Printf("%-18s %s\n", r.id, r.what)
 		}
 		return nil
+	}
+	if *guards {
+		return guard()
 	}
 	chosen, err := choose(*only)
 	if err != nil {

@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
+
+var hashSeed = maphash.MakeSeed()
 
 func open(t testing.TB, o Options) *Cache {
 	t.Helper()
@@ -355,6 +358,104 @@ func TestCache_bound(t *testing.T) {
 	require.Zero(t, c.l1.Load().pendingItems.Load(), "the count of what is queued drifted")
 	require.Zero(t, c.l1.Load().pendingBytes.Load())
 	t.Logf("%+v", m)
+}
+
+func TestCache_bound_tiny(t *testing.T) {
+	// The goal: I10. The ring is of bytes; what a tiny entry takes of bigcache's
+	// maps is bounded, too, after the buffers for large ones have grown as well.
+	for _, large := range []int{0, 60 << 10} {
+		c := open(t, Options{L2Bytes: 4 << 20, Policy: PolicyVictim})
+		h := NewHorizon(1)
+		for i := range min(64, large) {
+			fill(t, c, h, i, noise(i, large))
+			c.settle()
+		}
+		for i := range 120_000 {
+			fill(t, c, h, 1000+i, []byte{byte(i), byte(i >> 8)})
+			if i%1024 == 0 {
+				c.settle()
+			}
+		}
+		c.settle()
+		m := c.Metrics()
+		require.LessOrEqual(t, m.L2Bytes, int64(4<<20)+64<<10, "%d entries of two bytes", c.l2.Load().cache.Len())
+		require.Greater(t, m.L2Bytes, int64(7<<19), "and it is used")
+		hash, k := key(1000 + 119_999)
+		cell, tier := c.Get(h, hash, k)
+		require.Equal(t, L2, tier)
+		require.Equal(t, []byte{119_999 & 0xff, 119_999 >> 8 & 0xff}, cell, "its padding is gone")
+		t.Logf("%d entries, %d bytes", c.l2.Load().cache.Len(), m.L2Bytes)
+	}
+}
+
+func TestCache_bound_queue(t *testing.T) {
+	// The goal: C7. While the drain goroutine stands still, nobody waits for it:
+	// what is between the tiers stays below its bounds, in entries and in bytes,
+	// the rest is dropped and counted, and afterwards all goes on.
+	for _, size := range []int{10, 3000} {
+		var still atomic.Bool
+		resume := make(chan struct{})
+		c := open(t, Options{L1Bytes: 2 << 20, L2Bytes: 8 << 20, Policy: PolicyVictim, Hash: func(key string) uint64 {
+			if still.Load() { // called by the drain for what it puts into L2
+				<-resume
+			}
+			return maphash.String(hashSeed, key)
+		}})
+		h := NewHorizon(1)
+		still.Store(true)
+		for i := range 4 * maxQueued {
+			fill(t, c, h, i, make([]byte, size))
+			require.LessOrEqual(t, len(c.queue.jobs), maxQueued)
+			require.LessOrEqual(t, c.queue.bytes.Load(), c.queue.maxBytes.Load()+8<<10)
+		}
+		c.l1.Load().cache.Wait()
+		require.True(t, c.queue.full())
+		require.NotZero(t, c.Metrics().Dropped)
+		still.Store(false)
+		close(resume)
+		c.settle()
+		require.Zero(t, c.queue.bytes.Load())
+		before := c.Metrics().Victims
+		require.Greater(t, before, uint64(100))
+		for i := range 1000 {
+			fill(t, c, h, 1_000_000+i, make([]byte, 3000))
+		}
+		c.settle()
+		require.Greater(t, c.Metrics().Victims, before)
+	}
+}
+
+func TestL1_put_bound(t *testing.T) {
+	// The goal: C7. ristretto's worker stands still in a callback: what waits for
+	// it stays below both bounds, a put is refused and never waits, and the count
+	// comes back to zero.
+	for _, size := range []int{1, 2000} {
+		still := make(chan struct{})
+		var stand sync.Once
+		stands := make(chan struct{})
+		l, err := newL1(2<<20, 64<<10, func(*item, bool) {
+			stand.Do(func() { close(stands) })
+			<-still
+		})
+		require.NoError(t, err)
+		refused := 0
+		for i := range 200_000 {
+			if !l.put(newItem(1, mix(uint64(i)), fmt.Sprint(i), make([]byte, size))) {
+				refused++
+			}
+			require.LessOrEqual(t, l.pendingItems.Load(), int64(maxPending))
+			require.LessOrEqual(t, l.pendingBytes.Load(), l.maxPendingBytes.Load())
+		}
+		<-stands
+		require.Greater(t, refused, 100_000)
+		require.LessOrEqual(t, l.bytes(), int64(2<<20)+l.maxPendingBytes.Load())
+		close(still)
+		l.cache.Wait()
+		require.Zero(t, l.pendingItems.Load())
+		require.Zero(t, l.pendingBytes.Load())
+		require.LessOrEqual(t, l.bytes(), int64(2<<20))
+		l.cache.Close()
+	}
 }
 
 func TestCache_Offer(t *testing.T) {

@@ -47,11 +47,16 @@ func (c Codec) String() string {
 //	2     the cell as an S2 block
 //	3     the cell as a zstd frame without its magic number; the frame names
 //	      its dictionary and the cell's length
+//
+// Where the kind's high bit is set, the last byte says how many at the end, it
+// too, are padding.
 const (
 	kindCell   = 0
 	kindAbsent = 1
 	kindS2     = 2
 	kindZstd   = 3
+
+	kindPadded = 0x80
 )
 
 const (
@@ -144,6 +149,31 @@ func (c *codec) encode(dst, cell []byte) []byte {
 	return append(append(dst, kind), packed...)
 }
 
+// pad makes an encoded entry at least so long, where a byte can say by how much.
+func pad(entry []byte, least int) []byte {
+	n := min(least-len(entry), math.MaxUint8)
+	if n <= 0 {
+		return entry
+	}
+	entry[l2HeaderBytes-1] |= kindPadded
+	entry = append(entry, make([]byte, n)...)
+	entry[len(entry)-1] = byte(n)
+	return entry
+}
+
+// unpad takes the padding off again; not ok: it is no padding of ours.
+func unpad(entry []byte) ([]byte, bool) {
+	if entry[l2HeaderBytes-1]&kindPadded == 0 {
+		return entry, true
+	}
+	n := int(entry[len(entry)-1])
+	if n == 0 || n > len(entry)-l2HeaderBytes {
+		return nil, false
+	}
+	entry[l2HeaderBytes-1] &^= kindPadded
+	return entry[:len(entry)-n], true
+}
+
 func (c *codec) packS2(cell []byte) []byte {
 	if n := s2.MaxEncodedLen(len(cell)); cap(c.s2) < n {
 		c.s2 = make([]byte, n)
@@ -171,6 +201,10 @@ func (c *codec) decode(entry []byte) (cell []byte, err error) {
 			cell, err = nil, errEntry
 		}
 	}()
+	entry, ok := unpad(entry)
+	if !ok {
+		return nil, errEntry
+	}
 	body := entry[l2HeaderBytes:]
 	switch entry[l2HeaderBytes-1] {
 	case kindCell:

@@ -212,7 +212,8 @@ func TestCodec_decode_hostile(t *testing.T) {
 	c := newCodec(CodecAuto)
 	c.teach(t, 1)
 	r := rand.New(rand.NewPCG(1, 2))
-	good := [][]byte{c.entry(state(1, 5, 500)), c.entry(state(1, 5, 3000)), c.entry(bytes.Repeat([]byte("ab"), 500)), c.entry(nil)}
+	good := [][]byte{c.entry(state(1, 5, 500)), c.entry(state(1, 5, 3000)), c.entry(bytes.Repeat([]byte("ab"), 500)), c.entry(nil),
+		pad(c.entry(nil), 60), pad(c.entry(state(1, 5, 500)), 600)}
 	failed := 0
 	for i := range 60_000 {
 		e := bytes.Clone(good[i%len(good)])
@@ -223,7 +224,7 @@ func TestCodec_decode_hostile(t *testing.T) {
 			e[8+r.IntN(len(e)-8)] ^= byte(1 << r.IntN(8))
 		case 2:
 			e = append(e, noise(i, r.IntN(20))...)
-			e[8] = byte(r.IntN(6))
+			e[8] = byte(r.IntN(6)) | kindPadded*byte(r.IntN(2))
 		}
 		cell, err := c.decode(e)
 		if err != nil {

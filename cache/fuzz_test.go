@@ -20,6 +20,7 @@ func FuzzEntry(f *testing.F) {
 		}
 	}
 	f.Add([]byte{kindAbsent})
+	f.Add(pad(c.entry(state(1, 1, 300)), 400)[l2HeaderBytes-1:])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		entry := append(make([]byte, l2HeaderBytes-1), b...)
@@ -29,7 +30,7 @@ func FuzzEntry(f *testing.F) {
 		} else {
 			require.ErrorIs(t, err, errEntry)
 		}
-		again, err := c.decode(c.entry(b))
+		again, err := c.decode(pad(c.entry(b), 20+len(b)%200))
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(b, again))
 	})

@@ -33,14 +33,18 @@ const (
 	l2HeaderBytes = 9
 
 	l2GhostSlot = 128 // bytes of the ring for a slot of the ghost
+
+	// leastRoom is the part of a tier that its maps may always have.
+	leastRoom = 16
 )
 
 // l2 is the second tier: a ring of copies, first in first out.
 //
 // Its queues are preallocated to their maximum: one that may still grow
 // refuses entries that would fit and empties the shard each time. Entries are
-// gated to a quarter of a shard for the same reason. Append is never used, and
-// any error is a miss.
+// gated to a quarter of a shard for the same reason. The ring bounds bytes and
+// not entries, so tiny ones are padded until their slots in the maps fit beside
+// it. Append is never used, and any error is a miss.
 type l2 struct {
 	cache    *bigcache.BigCache
 	codec    *codec
@@ -140,6 +144,7 @@ func (t *l2) set(it *item) bool {
 	// meanwhile, and the lower one is always right.
 	t.scratch = binary.LittleEndian.AppendUint64(t.scratch[:0], it.stamp.Load())
 	t.scratch = t.codec.encode(t.scratch, it.cell)
+	t.scratch = pad(t.scratch, t.leastEntry()-len(it.key)-l2EntryBytes)
 	n := int64(len(it.key) + len(t.scratch) + l2EntryBytes)
 	if n > t.largest.Load() {
 		t.largest.Store(n)
@@ -176,10 +181,21 @@ func (t *l2) guard() {
 	}
 }
 
-// bytes is the ring (preallocated, so always there), the buffers, the maps and
-// the codec.
+// leastEntry is the least that an entry takes of the ring: so many of them have
+// their slots in what the ring and the rest leave of the tier.
+func (t *l2) leastEntry() int {
+	room := max(t.size-t.fixed(), t.size/leastRoom)
+	return int(t.ring * l2SlotBytes / room)
+}
+
+// fixed is what does not grow with the number of entries: the ring
+// (preallocated, so always there), the buffers, the codec.
+func (t *l2) fixed() int64 {
+	return t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes() + t.marks.bytes()
+}
+
 func (t *l2) bytes() int64 {
-	n := t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes() + t.marks.bytes()
+	n := t.fixed()
 	if !t.broken.Load() {
 		n += int64(t.cache.Len()) * l2SlotBytes
 	}

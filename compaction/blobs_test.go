@@ -171,7 +171,7 @@ func (w *world) turn() {
 	steps()
 	died := w.acc.Died(last)
 	steps()
-	s, err := Flush(context.Background(), g, w.st, storage.Watermark{LSN: last, Generation: 1}, died, func() error { steps(); return nil })
+	s, err := Flush(context.Background(), g, w.st, storage.Watermark{LSN: last, Generation: 1}, died, func() {}, func() error { steps(); return nil })
 	require.NoError(w.t, err)
 	w.acc.Flushed(last, s.Turnover)
 	for at, l := range w.lives {
@@ -324,7 +324,7 @@ func TestBlobs_namedAgain(t *testing.T) {
 			} else {
 				b.next()
 			}
-			s, err := Flush(context.Background(), g, b.st, storage.Watermark{LSN: last}, acc.Died(last), again)
+			s, err := Flush(context.Background(), g, b.st, storage.Watermark{LSN: last}, acc.Died(last), func() {}, again)
 			require.NoError(t, err)
 			acc.Flushed(last, s.Turnover)
 			acc.Collect(b.lsn)

@@ -58,7 +58,7 @@ func TestFlush_anyCallFails(t *testing.T) {
 				fill(b)
 				w := storage.Watermark{LSN: b.lsn, Generation: 2}
 				fault := fs.Inject(simfs.FailOnce(0, "", nth, syscall.EIO))
-				s, err := Flush(context.Background(), b.g, b.st, w, nil, func() error { return nil })
+				s, err := Flush(context.Background(), b.g, b.st, w, nil, func() {}, func() error { return nil })
 				fired := fault.Fired() > 0
 				fault.Remove()
 				w.Entries = s.Sets + s.Deletes + s.Ranges
@@ -70,7 +70,7 @@ func TestFlush_anyCallFails(t *testing.T) {
 					require.True(t, fired)
 					require.ErrorIs(t, err, simfs.ErrInjected, "call %d", nth)
 					require.Equal(t, before, b.l3(), "call %d", nth)
-					s, err = Flush(context.Background(), b.g, b.st, w, nil, func() error { return nil })
+					s, err = Flush(context.Background(), b.g, b.st, w, nil, func() {}, func() error { return nil })
 					if b.st.Err() != nil {
 						require.ErrorIs(t, err, storage.ErrDegraded, "call %d", nth)
 						require.Equal(t, Stats{}, s)
@@ -114,15 +114,15 @@ func TestFlush_refused(t *testing.T) {
 	b.put("more", "v")
 	w := storage.Watermark{LSN: b.lsn, Generation: 2}
 	fault := fs.Inject(simfs.FailFrom(simfs.OpWrites|simfs.OpSyncs, "MANIFEST*", 1, syscall.EIO))
-	_, err := Flush(context.Background(), b.g, b.st, w, nil, func() error { return nil })
+	_, err := Flush(context.Background(), b.g, b.st, w, nil, func() {}, func() error { return nil })
 	require.ErrorIs(t, err, storage.ErrDegraded)
 	fault.Remove()
 	never := func() error { return errors.New("asked") }
-	_, err = Flush(context.Background(), b.g, b.st, w, nil, never)
+	_, err = Flush(context.Background(), b.g, b.st, w, nil, func() {}, never)
 	require.ErrorIs(t, err, storage.ErrDegraded)
 	require.Len(t, b.l3(), 10)
 	_ = b.st.Close()
-	_, err = Flush(context.Background(), b.g, b.st, w, nil, never)
+	_, err = Flush(context.Background(), b.g, b.st, w, nil, func() {}, never)
 	require.ErrorIs(t, err, storage.ErrClosed)
 }
 

@@ -37,12 +37,13 @@ const checkEvery = 1 << 10
 
 // Flush moves the frozen generation g into storage, together with the watermark w,
 // whose Entries it fills in. died are the blobs that a point of the generation
-// superseded. ready is called when the tables are built; what must
-// be true before storage may have the cells is true when it returns nil. When Flush
+// superseded. pace is called now and then while they are built, and may take its time.
+// ready is called when the tables are built; what must be true before storage may have
+// the cells is true when it returns nil. When Flush
 // returns nil the cells are durable in storage
 // and visible in storage.Current; on an error nothing was changed that a reader or
 // a reopen can see, unless storage's gate closed.
-func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark, died []BlobAt, ready func() error) (Stats, error) {
+func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.Watermark, died []BlobAt, pace func(), ready func() error) (Stats, error) {
 	g.Sort()
 	in, err := st.NewIngest()
 	if err != nil {
@@ -50,7 +51,7 @@ func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.
 	}
 	stats := Stats{Turnover: Turnover{set: make(map[BlobAt]bool)}}
 	if err = stats.unindex(ctx, g, st, in, died); err == nil {
-		err = stats.build(ctx, g, in)
+		err = stats.build(ctx, g, in, pace)
 	}
 	if err == nil {
 		err = ready()
@@ -67,12 +68,14 @@ func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.
 }
 
 // build writes points and range tombstones side by side in key order.
-func (s *Stats) build(ctx context.Context, g *cow.Generation, in *storage.Ingest) error {
+func (s *Stats) build(ctx context.Context, g *cow.Generation, in *storage.Ingest, pace func()) error {
 	ranges := g.Ranges()
 	it := g.NewIter(math.MaxUint64) // frozen: the newest version is the one
 	for n, ok := 0, it.First(); ok || len(ranges) > 0; n++ {
-		if n%checkEvery == 0 && ctx.Err() != nil {
-			return ctx.Err()
+		if n%checkEvery == 0 {
+			if pace(); ctx.Err() != nil {
+				return ctx.Err()
+			}
 		}
 		if len(ranges) > 0 && (!ok || bytes.Compare(ranges[0].Lower, it.Key()) <= 0) {
 			if err := in.DeleteRange(ranges[0].Lower, ranges[0].Upper); err != nil {

@@ -62,7 +62,7 @@ func (b *bed) deleteRange(lower, upper string) {
 func (b *bed) flush() Stats {
 	b.t.Helper()
 	w := storage.Watermark{LSN: b.lsn, Generation: 1}
-	s, err := Flush(context.Background(), b.g, b.st, w, nil, func() error { return nil })
+	s, err := Flush(context.Background(), b.g, b.st, w, nil, func() {}, func() error { return nil })
 	require.NoError(b.t, err)
 	got, ok, err := b.st.Watermark()
 	require.NoError(b.t, err)
@@ -147,10 +147,10 @@ func TestFlush_givesUpCleanly(t *testing.T) {
 	before := b.l3()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := Flush(ctx, b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() error { return nil })
+	_, err := Flush(ctx, b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() {}, func() error { return nil })
 	require.ErrorIs(t, err, context.Canceled)
 	notYet := errors.New("not yet")
-	_, err = Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() error { return notYet })
+	_, err = Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() {}, func() error { return notYet })
 	require.ErrorIs(t, err, notYet)
 	require.Equal(t, before, b.l3())
 	_, ok, err := b.st.Watermark()

@@ -61,7 +61,7 @@ func TestIndex_madeOnce(t *testing.T) {
 	b.put("blob000007", "small")
 	b.blob("new", reference(BlobAt{7, 4096}, 300))
 	died := []BlobAt{{2, 4096 * 8}}
-	s, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, died, func() error { return nil })
+	s, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, died, func() {}, func() error { return nil })
 	require.NoError(t, err)
 	require.ElementsMatch(t, []BlobAt{{3, 4096 * 3}, {1, 4096 * 4}, {2, 4096 * 5}}, s.Turnover.hidden)
 	require.True(t, b.st.Indexed())
@@ -107,7 +107,7 @@ func TestIndex_cancelled(t *testing.T) {
 		require.NoError(t, in.Abort())
 		require.Equal(t, before, b.indexed())
 		require.Equal(t, indexed, b.st.Indexed())
-		s, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() error { return nil })
+		s, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() {}, func() error { return nil })
 		require.NoError(t, err)
 		require.Len(t, s.Turnover.hidden, map[bool]int{false: 1, true: 0}[indexed])
 		require.Len(t, b.indexed(), 2*checkEvery-1)
@@ -125,7 +125,7 @@ func TestIndex_damagedReference(t *testing.T) {
 	ref := reference(BlobAt{1, 4096}, 100)
 	ref[20]++
 	b.blob("m", ref)
-	_, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() error { return errors.New("asked") })
+	_, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() {}, func() error { return errors.New("asked") })
 	require.ErrorIs(t, err, mmap.ErrCorrupt)
 	require.Equal(t, before, b.l3())
 	require.Empty(t, b.indexed())
@@ -140,7 +140,7 @@ func TestIndex_anyReadFails(t *testing.T) {
 		},
 		"flush": func(b *bed) error {
 			b.deleteRange("blob000000", "blob000100")
-			_, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() error { return nil })
+			_, err := Flush(context.Background(), b.g, b.st, storage.Watermark{LSN: b.lsn}, nil, func() {}, func() error { return nil })
 			return err
 		},
 	}

@@ -26,6 +26,7 @@ type Generation struct {
 	clock  *Clock
 	shards []shard
 	shift  uint // a hash's high bits choose the shard, its low bits the slot
+	why    string
 	ranges atomic.Pointer[rangeSet]
 	bytes  atomic.Int64
 	keys   atomic.Int64
@@ -37,14 +38,15 @@ type Generation struct {
 
 // Shape is what is chosen for a generation when it is made.
 type Shape struct {
-	Shards int // a power of two
-	Keys   int // how many keys to expect; tables are made for them
+	Shards int    // a power of two
+	Keys   int    // how many keys to expect; tables are made for them
+	Why    string // so many shards, for people
 }
 
 // NewGeneration returns an empty generation whose versions are cut by clock.
 func NewGeneration(clock *Clock, s Shape) *Generation {
 	n := ceilPow2(max(1, min(s.Shards, 1<<12)))
-	g := &Generation{clock: clock, shards: make([]shard, n), shift: uint(64 - bits.TrailingZeros(uint(n)))}
+	g := &Generation{clock: clock, shards: make([]shard, n), shift: uint(64 - bits.TrailingZeros(uint(n))), why: s.Why}
 	tableSize := ceilPow2(max(minTable, min(s.Keys, 1<<26)/n*4/3))
 	for i := range g.shards {
 		g.bytes.Add(g.shards[i].init(tableSize))
@@ -169,20 +171,27 @@ func (g *Generation) Next() Shape {
 		s.mu.Unlock()
 	}
 	keys := g.Len()
-	n := len(g.shards)
+	n, why := len(g.shards), "as many as the generation before"
 	switch {
-	case waits > uint64(keys)/64, keys/n > 16<<10:
-		n *= 2
+	case waits > uint64(keys)/64:
+		n, why = n*2, "writers met each other"
+	case keys/n > 16<<10:
+		n, why = n*2, "tables had grown large"
 	case waits <= uint64(keys)/1024 && keys/n < 2<<10:
-		n /= 2
+		n, why = n/2, "tables were small and writers did not meet"
 	}
 	procs := runtime.GOMAXPROCS(0)
-	n = max(2*procs, min(n, 64*procs))
+	if most, least := 64*procs, 2*procs; n > most || n < least {
+		n, why = max(least, min(n, most)), "the bound for so many processors"
+	}
 	// Half the tables' room: a smaller generation should not pay for a larger one.
-	return Shape{Shards: ceilPow2(n), Keys: keys / 2}
+	return Shape{Shards: ceilPow2(n), Keys: keys / 2, Why: why}
 }
 
 // Shards is the number of shards this generation was made with.
 func (g *Generation) Shards() int { return len(g.shards) }
+
+// Why says why it is so many.
+func (g *Generation) Why() string { return g.why }
 
 func ceilPow2(n int) int { return 1 << bits.Len(uint(n-1)) }

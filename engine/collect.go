@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,17 @@ func (c *collector) kick() {
 	select {
 	case c.work <- struct{}{}:
 	default:
+	}
+}
+
+// forget drops from skip what is none of the packs that are there.
+func (c *collector) forget(there []mmap.PackInfo) {
+	gone := maps.Clone(c.skip)
+	for _, p := range there {
+		delete(gone, p.Num)
+	}
+	for num := range gone {
+		delete(c.skip, num)
 	}
 }
 
@@ -251,6 +263,9 @@ func (e *Engine) weigh() []weighed {
 	b.acc.Collect(e.clock.Oldest())
 	out := make([]weighed, 0, len(infos))
 	garbage, now := b.acc.Unflushed(), yield.Now()
+	if len(e.collector.skip) > 0 {
+		e.collector.forget(infos)
+	}
 	for _, i := range infos {
 		if i.Pending == 0 && !e.collector.skip[i.Num].After(now) {
 			w := weighed{compaction.Pack{Num: i.Num, Bytes: i.Bytes, Kept: b.acc.KeptBytes(i.Num)}, i.Sealed}

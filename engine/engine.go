@@ -50,8 +50,9 @@ type Engine struct {
 	snapMu    sync.Mutex
 	snapshots map[*Snapshot]struct{}
 
-	limits   atomic.Pointer[shares] // see Engine.shares
-	governor governor
+	limits    atomic.Pointer[shares] // see Engine.shares
+	governor  governor
+	allowance allowance
 
 	blobs      blobs
 	collecting yield.Mutex // held by who removes or rewrites packs, and by checkpoints

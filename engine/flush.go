@@ -124,7 +124,7 @@ func (e *Engine) flushOne(ctx context.Context, gen frozen) error {
 	durable := make(chan error, 1)
 	e.background(func() { durable <- e.log.WaitDurable(ctx, gen.last) })
 	w := storage.Watermark{LSN: gen.last, Generation: e.generation + 1, UUID: e.uuid}
-	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w, e.blobs.died(gen.last), func() error { return <-durable })
+	stats, err := compaction.Flush(ctx, gen.Generation, e.store, w, e.blobs.died(gen.last), e.paced().pause, func() error { return <-durable })
 	if err != nil {
 		return err
 	}
@@ -205,8 +205,13 @@ func (e *Engine) keepWarm(g *cow.Generation) {
 		return
 	}
 	horizon := e.view.Load().horizon // only flushes change it
-	it := g.NewIter(math.MaxUint64)
-	for n, ok := 0, it.First(); ok && (n%warmLook > 0 || e.life.Err() == nil); n, ok = n+1, it.Next() {
+	it, pace := g.NewIter(math.MaxUint64), e.paced()
+	for n, ok := 0, it.First(); ok; n, ok = n+1, it.Next() {
+		if n%warmLook == 0 {
+			if pace.pause(); e.life.Err() != nil {
+				return
+			}
+		}
 		cell := it.Cell()
 		if cell != nil && cell.Kind() == cow.Tombstone {
 			cell = nil
@@ -325,6 +330,8 @@ func (e *Engine) barrier(ctx context.Context, fn func(last uint64)) error {
 // until one more generation is.
 func (e *Engine) awaitFlush(ctx context.Context, target uint64) error {
 	f := &e.flusher
+	e.allowance.waiters.Add(1)
+	defer e.allowance.waiters.Add(-1)
 	f.kick()
 	const tries = 3
 	f.mu.Lock()

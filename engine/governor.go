@@ -128,6 +128,7 @@ func (e *Engine) govern() {
 		}
 	}
 	g.pressure.Store(math.Float64bits(pressure(&m, e.shares().generation, e.stall.on.Load() || full)))
+	e.allot()
 }
 
 // divide makes shares of the budget. Generations and mappings may always have theirs. What

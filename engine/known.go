@@ -39,6 +39,8 @@ const (
 	// knownFull is how far beyond its capacity a filter is kept: there it is wrong for
 	// one key in twenty.
 	knownFull = 1.5
+	// walkLook is how many keys go by between two rests of a walk.
+	walkLook = 1 << 10
 )
 
 func (k *known) init() {
@@ -124,9 +126,13 @@ func (e *Engine) fill(f *cache.Filter, base *storage.Snapshot) bool {
 		return false
 	}
 	defer it.Close() // it wrote nothing
+	pace := e.paced()
 	for ok := it.First(); ok; ok = it.Next() {
 		yield.Point("known.key")
 		f.Add(hashKey(it.Key()))
+		if f.Keys()%walkLook == 0 {
+			pace.pause()
+		}
 		if e.life.Err() != nil || f.Keys() > f.Capacity() {
 			return false
 		}

@@ -128,6 +128,7 @@ func TestKnown_model(t *testing.T) {
 // down and filters are begun, finished and dropped as fast as they can be.
 func TestKnown_sideBySide(t *testing.T) {
 	e := open(t, t.TempDir(), Options{Sync: SyncNever})
+	const keys = 20_000 // of a writer: beyond what a filter has room for there would be none
 	puts, filters := 2000, int32(20)
 	if testing.Short() {
 		puts, filters = 500, 5
@@ -161,13 +162,13 @@ func TestKnown_sideBySide(t *testing.T) {
 		writers.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 1))
 			for n := 0; n < puts || begun.Load() < filters; n++ {
-				k := fmt.Appendf(nil, "w%d %06d", w, n)
+				k := fmt.Appendf(nil, "w%d %06d", w, n%keys)
 				if err := e.Put(k, k); err != nil {
 					t.Error(err)
 					return
 				}
 				for _, old := range []int{n, rnd.IntN(n + 1), max(0, n-rnd.IntN(64))} { // the last are just going down
-					k := fmt.Appendf(nil, "w%d %06d", w, old)
+					k := fmt.Appendf(nil, "w%d %06d", w, old%keys)
 					if v, err := e.Get(k); err != nil || string(v) != string(k) {
 						t.Errorf("%s: %q, %v", k, v, err)
 						return

@@ -31,7 +31,9 @@ type Metrics struct {
 	Stall     StallMetrics
 	Snapshots SnapshotMetrics
 	Latency   Latencies
-	Runtime   RuntimeMetrics
+
+	Background BackgroundMetrics
+	Runtime    RuntimeMetrics
 }
 
 // MapMetrics describes the generations.
@@ -39,6 +41,7 @@ type MapMetrics struct {
 	Bytes, Limit int64 // of all generations; of one
 	Keys         int
 	Shards       int // of the active one
+	ShardsWhy    string
 	Frozen       int
 }
 
@@ -102,13 +105,15 @@ func (e *Engine) Metrics() Metrics {
 
 		Map: MapMetrics{
 			Bytes: v.bytes(), Limit: e.shares().generation,
-			Shards: v.active.Shards(), Frozen: len(v.frozen),
+			Shards: v.active.Shards(), ShardsWhy: v.active.Why(), Frozen: len(v.frozen),
 		},
 		Cache:   e.cache.Metrics(),
 		Storage: e.store.Metrics(),
 		Packs:   e.packs.Metrics(),
 		Latency: e.latency.metrics(),
-		Runtime: readRuntime(),
+
+		Background: e.allowance.metrics(),
+		Runtime:    readRuntime(),
 	}
 	for _, g := range v.generations() {
 		m.Map.Keys += g.Len()

@@ -60,6 +60,7 @@ func Open(dir string, o *Options) (*Engine, error) {
 	e.batches.New = func() any { return new(Batch) }
 	e.gate.init()
 	e.governor.init(e)
+	e.allowance.init()
 	if err := e.open(); err != nil {
 		end()
 		if e.log != nil {
@@ -320,13 +321,13 @@ func (e *Engine) recover(st wal.State, mark storage.Watermark) (*wal.Recovery, e
 	e.blobs.look, e.blobs.every = e.collector.kick, e.opts.MemoryBudget/8
 	e.clock.Publish(mark.LSN)
 	e.view.Store(&view{
-		active:  cow.NewGeneration(&e.clock, cow.Shape{Shards: 16}),
+		active:  cow.NewGeneration(&e.clock, cow.Shape{Shards: 16, Why: "the first generation"}),
 		base:    e.store.Current(),
 		horizon: cache.NewHorizon(0),
 	})
 	return wal.Recover(wal.Options{
 		FS: e.opts.FS, Dir: e.dir,
-		Policy: e.opts.Sync.wal(), Interval: e.opts.SyncEvery, SegmentBytes: e.opts.SegmentBytes,
+		Policy: e.opts.Sync.wal(), Interval: e.opts.SyncEvery, SegmentBytes: e.opts.SegmentBytes, MaxGroupBytes: groupBytes(e.opts.MemoryBudget),
 		ReadOnly: e.opts.ReadOnly, Mode: e.opts.Recovery.wal(), Logger: e.opts.Logger,
 		Hooks: wal.Hooks{
 			BeforeSync: e.packs.Sync, // I3

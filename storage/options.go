@@ -37,7 +37,8 @@ type Options struct {
 	IngestBytes int64
 	// CacheBytes is the block cache. Zero is 8 MiB.
 	CacheBytes int64
-	// MaxOpenFiles bounds open tables. Zero is 1000.
+	// MaxOpenFiles bounds open tables. Those that go may be open for a moment longer: up
+	// to a hundred for each processor wait to be closed. Zero is 1000.
 	MaxOpenFiles int
 	// Logger hears what Pebble says. Nil discards.
 	Logger *slog.Logger

@@ -28,6 +28,7 @@ type scheduler struct {
 	opened    bool
 	stopped   bool
 	halted    bool
+	most      int // that may run, whatever Pebble would let; zero: as many as it does
 	backoff   time.Duration
 	notBefore time.Time
 
@@ -130,7 +131,22 @@ func (c *scheduler) freeLocked() int {
 	if !c.notBefore.IsZero() && yield.Now().Before(c.notBefore) {
 		return 0
 	}
-	return c.db.GetAllowedWithoutPermission() - c.running
+	allowed := c.db.GetAllowedWithoutPermission()
+	if c.most > 0 {
+		allowed = min(allowed, c.most)
+	}
+	return allowed - c.running
+}
+
+// limit says how many compactions may run from now on; what runs goes on.
+func (c *scheduler) limit(most int) {
+	c.mu.Lock()
+	more := most > c.most
+	c.most = most
+	c.mu.Unlock()
+	if more {
+		c.UpdateGetAllowedWithoutPermission()
+	}
 }
 
 // TrySchedule is Pebble asking to start one compaction.

@@ -454,6 +454,9 @@ func (s *Store) Sublevels() int {
 	return s.seen.get(s.db)
 }
 
+// SetCompactions bounds how many compactions run at once, below what Pebble would let.
+func (s *Store) SetCompactions(most int) { s.sched.limit(most) }
+
 // sublevelCache spares Pebble's metrics (0.04 to 1.3 ms) to a caller that polls.
 type sublevelCache struct {
 	mu   sync.Mutex

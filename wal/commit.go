@@ -135,6 +135,7 @@ func (l *Log) commit(g *group) error {
 		return err
 	}
 	l.ioTime += (time.Since(begin) - l.ioTime) / 8
+	l.groupTime.Store(int64(l.ioTime))
 	last := l.nextLSN - 1
 	yield.Point("wal.synced")
 	if place := l.o.Hooks.Place; place != nil {
@@ -149,7 +150,7 @@ func (l *Log) commit(g *group) error {
 	l.mu.Lock()
 	l.metrics.Groups++
 	l.metrics.Batches += uint64(good)
-	l.metrics.LastGroup = good
+	l.metrics.LastGroup, l.metrics.GroupWanted, l.metrics.GroupWait = good, l.wanted, l.patience
 	l.mu.Unlock()
 	l.arm()
 	return nil

@@ -207,6 +207,7 @@ func (l *Log) lead(g *group) {
 func (l *Log) gather(g *group) {
 	want := int32(l.lastSize + l.waiting)
 	bound := min(l.ioTime/2, maxCohortWait)
+	l.wanted, l.patience = int(want), bound
 	if yield.Enabled || l.lastSize <= 1 && l.waiting == 0 || g.size.Load() >= want || bound < 10*time.Microsecond {
 		return
 	}

@@ -34,6 +34,8 @@ type Log struct {
 	lastSize  int // of the last group
 	waiting   int // writers that queued while it was written
 	ioTime    time.Duration
+	wanted    int           // members that the last leader waited for
+	patience  time.Duration // at most so long
 	buf       buffers
 	closed    bool // no commit passes any more
 	large     chan struct{}
@@ -67,6 +69,8 @@ type Log struct {
 	ceiling atomic.Uint64 // durable lease
 	failed  atomic.Pointer[poisonError]
 	armed   atomic.Bool // the keeper looks again by itself
+
+	groupTime atomic.Int64 // ioTime for everybody
 
 	keepKick, makeKick, flushKick, flushNow chan struct{}
 	stop                                    chan struct{}
@@ -198,6 +202,8 @@ type Metrics struct {
 	Markers          uint64
 	CohortWaits      uint64 // groups whose leader waited for company
 	LastGroup        int    // batches in the last group
+	GroupWanted      int    // batches that its leader waited for, at most GroupWait; 0 or 1: for nobody
+	GroupWait        time.Duration
 	DiskFull         uint64 // batches or groups refused for want of space
 	Segments         int    // on disk, the current one included
 	LiveBytes        int64
@@ -217,6 +223,10 @@ func (l *Log) GroupBytes() int64 {
 	}
 	return int64(sum+largest) + 2*bufferBytes // one more is being written, at most
 }
+
+// GroupTime is about what a group takes to be written and synced, lately; zero under
+// policies that answer from memory.
+func (l *Log) GroupTime() time.Duration { return time.Duration(l.groupTime.Load()) }
 
 // Metrics is a snapshot.
 func (l *Log) Metrics() Metrics {

@@ -491,6 +491,58 @@ func TestLog_Commit_manyWriters(t *testing.T) {
 	}
 }
 
+// The group follows the load: a lone writer waits for nobody, many wait for each other,
+// for no longer than half of a sync, and when they are gone a lone one waits again for
+// nobody.
+func TestLog_gather_followsLoad(t *testing.T) {
+	slow := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync {
+			time.Sleep(2 * time.Millisecond) // company is worth waiting for
+		}
+		return nil
+	}))
+	s := openStore(t, memOptions(slow))
+	alone := func() Metrics {
+		for i := range 30 {
+			s.put(payloadOf(uint64(i), 100))
+		}
+		return s.log.Metrics()
+	}
+	m := alone()
+	require.Equal(t, 1, m.LastGroup)
+	require.LessOrEqual(t, m.GroupWanted, 1)
+	const writers = 16
+	var wg sync.WaitGroup
+	var largest, wanted atomic.Int64
+	for range writers {
+		wg.Go(func() {
+			for i := range 40 {
+				b := payloadOf(uint64(i), 100)
+				if _, err := s.log.Commit(context.Background(), b, 1, Checksum(b), nil); err != nil {
+					t.Error(err)
+				}
+				m := s.log.Metrics()
+				for v := largest.Load(); int64(m.LastGroup) > v && !largest.CompareAndSwap(v, int64(m.LastGroup)); v = largest.Load() {
+				}
+				for v := wanted.Load(); int64(m.GroupWanted) > v && !wanted.CompareAndSwap(v, int64(m.GroupWanted)); v = wanted.Load() {
+				}
+			}
+		})
+	}
+	wg.Wait()
+	together := s.log.Metrics()
+	require.Greater(t, largest.Load(), int64(writers/2))
+	require.Greater(t, wanted.Load(), int64(writers/2))
+	require.Positive(t, together.GroupWait)
+	require.LessOrEqual(t, together.GroupWait, maxCohortWait)
+	require.Less(t, together.Syncs-m.Syncs, uint64(writers*40/4), "they share their syncs")
+	m = alone()
+	require.Equal(t, 1, m.LastGroup)
+	require.LessOrEqual(t, m.GroupWanted, 1)
+	require.InDelta(t, together.CohortWaits, m.CohortWaits, 1)
+	s.close()
+}
+
 // Whoever stops waiting is told that the outcome is open.
 func TestLog_Commit_cancelled(t *testing.T) {
 	for _, n := range []int{10, 50_000} {

@@ -77,6 +77,14 @@ func (a *app) statKey(e *engine.Engine, key []byte) error {
 	return a.printf("%s", t)
 }
 
+// because is a reason in brackets, if there is one.
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return " (" + why + ")"
+}
+
 // sized is a number of bytes, also in a unit that people read.
 func sized(n int64) string {
 	if n < 1024 {
@@ -123,7 +131,11 @@ func (a *app) statStore(cmd *cobra.Command, e *engine.Engine) error {
 	}
 	c := m.Collect
 	t.row("large values", fmt.Sprintf("%s in %s, packs of %s", count(c.Keys, "value"), humanize.IBytes(uint64(c.Live)), humanize.IBytes(uint64(c.Disk))))
-	t.row("map", fmt.Sprintf("%s, %s in %s", count(m.Map.Keys, "key"), humanize.IBytes(uint64(m.Map.Bytes)), count(m.Map.Shards, "shard")))
+	t.row("map", fmt.Sprintf("%s, %s in %s (%s)", count(m.Map.Keys, "key"), humanize.IBytes(uint64(m.Map.Bytes)), count(m.Map.Shards, "shard"), m.Map.ShardsWhy))
+	t.row("shares", fmt.Sprintf("%s for a generation, %s for L1, %s for L2, %s mapped of %s%s", humanize.IBytes(uint64(m.Memory.GenerationLimit)),
+		humanize.IBytes(uint64(m.Memory.L1Limit)), humanize.IBytes(uint64(m.Memory.L2Limit)), humanize.IBytes(uint64(m.Memory.MappedLimit)),
+		humanize.IBytes(uint64(m.Memory.Budget)), because(m.Memory.Why)))
+	t.row("background", fmt.Sprintf("works %.0f %% of its time%s", 100*m.Background.Share, because(m.Background.Why)))
 	t.row("L3", fmt.Sprintf("%s live, %s on disk", humanize.IBytes(m.Storage.LiveBytes), humanize.IBytes(m.Storage.DiskBytes)))
 	for i, l := range m.Storage.Levels {
 		if l.Tables > 0 {
