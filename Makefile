@@ -6,7 +6,7 @@ BIN   := bin/holdfast
 PROVE := $(GO) test -count=1 -timeout 20m -v
 SRC   := $(shell find . -name '*.go' -not -path './bench/*') go.mod go.sum
 
-.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench bench-compare microbench memory memory-hard large huge cover ci packages clean
+.PHONY: help build run test race crash gate schedule sites seeded torture io-errors peers-damage check fuzz bench guard bench-compare microbench memory memory-hard large huge cover ci packages clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ fuzz: ## every native fuzz target for T (make fuzz T=30s)
 bench: ## rows against Pebble and others (SUITE=quick|full ROWS=hot-get,… PEERS=… SYNCS=1 JSON=file SVG=file)
 	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -peers "$(PEERS)" -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))" $(if $(SYNCS),-syncs)
 
+guard: ## a few rows beside Pebble in one process: fails where one is far below its floor
+	cd bench && $(GO) run . -guard
+
 bench-compare: ## our own rows as they are beside those of a commit (REF=main SUITE=… ROWS=…)
 	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/ref; rm -rf $$dir' EXIT; \
 	git worktree add -q --detach $$dir/ref $(or $(REF),main); \
@@ -103,7 +106,7 @@ bench-compare: ## our own rows as they are beside those of a commit (REF=main SU
 	cd bench && $(GO) run . -suite $(or $(SUITE),quick) -rows "$(ROWS)" -ref $$dir/bench.ref -json "$(abspath $(JSON))" -svg "$(abspath $(SVG))"
 
 microbench: ## benchmarks beside the code, with bare Pebble as control
-	$(GO) test -run xxx -bench 'Engine_(Get|Put)' -benchtime 2s ./engine
+	$(GO) test -run xxx -bench 'Engine_(Get|Put|Scan)' -benchtime 2s ./engine
 
 memory: ## 2 GiB through a budget of 256 MiB: resident memory as the kernel counts it
 	HOLDFAST_MEMORY_CHILD=2048 $(GO) test -count=1 -v -run TestEngine_memory ./engine
@@ -127,7 +130,7 @@ packages: # the Debian packages that some checks use
 	  miss=; for c in strace zstd; do command -v $$c >/dev/null || miss="$$miss $$c"; done; \
 	  if [ -n "$$miss" ]; then (apt-get update -qq && apt-get install -y -qq $$miss) || echo "could not install:$$miss; the checks that use them will skip"; fi; fi
 
-ci: packages check build test race gate sites ## everything that must pass before a change lands
+ci: packages check build test race gate sites guard ## everything that must pass before a change lands
 	./$(BIN) demo --kills 10
 
 clean: ## remove what was built

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -132,8 +133,12 @@ func (w *worker) next() uint64 {
 
 func (w *worker) uniform() float64 { return float64(w.next()>>11) / (1 << 53) }
 
-// touch reads every byte: nothing wins by not looking.
+// touch reads every byte: nothing wins by not looking. It adds up words of eight, since
+// byte by byte 256 of them take as long as our whole read.
 func (w *worker) touch(v []byte) {
+	for ; len(v) >= 8; v = v[8:] {
+		w.sum += int(binary.LittleEndian.Uint64(v))
+	}
 	for _, c := range v {
 		w.sum += int(c)
 	}

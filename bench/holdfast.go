@@ -1,15 +1,18 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 
 	"github.com/holdfastdb/holdfast/engine"
 )
 
-// openHoldfast lets the store tune the collector: the process is its own here.
+// tune lets the store tune the collector: an arm's process is its own.
+var tune = true
+
 func openHoldfast(dir string, budget int64, durable, noL2 bool) (store, error) {
-	o := &engine.Options{MemoryBudget: budget, TuneGC: true, NoL2: noL2, DiskReserve: -1, Logger: slog.New(slog.DiscardHandler)}
+	o := &engine.Options{MemoryBudget: budget, TuneGC: tune, NoL2: noL2, DiskReserve: -1, Logger: slog.New(slog.DiscardHandler)}
 	if !durable {
 		o.Sync = engine.SyncNever
 	}
@@ -18,6 +21,18 @@ func openHoldfast(dir string, budget int64, durable, noL2 bool) (store, error) {
 }
 
 type holdfast struct{ e *engine.Engine }
+
+// warm makes the store recycle its log, as a peer's warm does.
+func (s *holdfast) warm() error {
+	v := make([]byte, 32<<10)
+	for i := 0; s.e.Metrics().Log.SegmentsRecycled < 3 && i < 1000; i++ {
+		err := s.putBatch(30, func(j int) (_, _ []byte) { return fmt.Appendf(nil, "~warm%d", (i*30+j)%100), v })
+		if err != nil {
+			return err
+		}
+	}
+	return s.flush()
+}
 
 func (s *holdfast) put(k, v []byte) error { return s.e.Put(k, v) }
 

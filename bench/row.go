@@ -85,8 +85,8 @@ func (a *arm) measure() (float64, error) {
 			return 0, fmt.Errorf("prepare: %w", err)
 		}
 	}
-	if p, ok := a.store.(*pebbleStore); ok && a.row.durable {
-		if err := p.warm(); err != nil {
+	if s, ok := a.store.(interface{ warm() error }); ok && a.row.durable {
+		if err := s.warm(); err != nil {
 			return 0, err
 		}
 	}

@@ -27,18 +27,31 @@ type Iter struct {
 	torn  bool
 
 	few     [ahead]*entry // room for run
+	probe   entry         // the key of a seek
 	touched byte          // keeps the loads of touch alive
 }
 
 // NewIter returns an iterator at number at. It stands nowhere until it is moved.
 func (g *Generation) NewIter(at uint64) *Iter {
+	it := new(Iter)
+	it.Init(g, at)
+	return it
+}
+
+// Init is NewIter into room that is there. A used iterator is none.
+func (it *Iter) Init(g *Generation, at uint64) {
 	list, tree := g.index()
-	it := &Iter{g: g, at: at, whole: tree == nil, run: list}
+	it.g, it.at, it.whole, it.run = g, at, tree == nil, list
 	if !it.whole {
 		it.tree.Init(tree, false)
 		it.run = it.few[:0]
 	}
-	return it
+}
+
+// seek moves the tree to the first key at or above key.
+func (it *Iter) seek(key []byte) bool {
+	it.probe.key = key
+	return it.tree.Seek(&it.probe)
 }
 
 // First, Last, SeekGE and SeekLT move to an end or beside a key; Next and Prev
@@ -63,14 +76,14 @@ func (it *Iter) SeekGE(key []byte) bool {
 	if it.whole {
 		return it.settle(it.jump(it.search(key)), +1)
 	}
-	return it.settle(it.take(it.tree.Seek(&entry{key: key})), +1)
+	return it.settle(it.take(it.seek(key)), +1)
 }
 
 func (it *Iter) SeekLT(key []byte) bool {
 	if it.whole {
 		return it.settle(it.jump(it.search(key)-1), -1)
 	}
-	if it.tree.Seek(&entry{key: key}) {
+	if it.seek(key) {
 		return it.settle(it.take(it.tree.Prev()), -1)
 	}
 	return it.Last()

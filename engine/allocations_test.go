@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -28,14 +29,27 @@ func TestEngine_allocations(t *testing.T) {
 	look := func(b []byte) error { n += len(b); return nil }
 	view := func() { _ = e.View(k, look) }
 	into := func() { dst, _ = e.GetInto(dst[:0], k) }
-	scan := func() {
-		for item, err := range e.Scan(Prefix([]byte("scan/"))) {
-			if err == nil {
-				b, _ := item.Value()
-				n += len(b)
+	scanOf := func(prefix string) func() {
+		r := Prefix([]byte(prefix))
+		return func() {
+			for item, err := range e.Scan(r) {
+				if err == nil {
+					b, _ := item.Value()
+					n += len(b)
+				}
 			}
 		}
 	}
+	scan, few := scanOf("scan/"), scanOf("scan/033")
+	next, fresh := 0, []byte(nil)
+	putNew := func(e *Engine) func() {
+		return func() {
+			next++
+			fresh = strconv.AppendInt(append(fresh[:0], "new/"...), int64(next), 10)
+			_ = e.Put(fresh, v)
+		}
+	}
+	durable := open(t, t.TempDir(), Options{})
 	inMap := func() {}
 	inL1 := func() {
 		flush(t, e)
@@ -52,10 +66,14 @@ func TestEngine_allocations(t *testing.T) {
 		{"View", "map", inMap, view, 1, 0},
 		{"GetInto", "map", inMap, into, 1, 0},
 		{"Put", "map", inMap, func() { _ = e.Put(k, v) }, 1, 2},
+		{"Put of a new key", "map", inMap, putNew(e), 1, 2},
+		{"Put, synced", "map", inMap, putNew(durable), 1, 2},
 		{"Scan", "map", inMap, scan, 1000, 1},
+		{"Scan of ten", "map", inMap, few, 10, 1},
 		{"View", "L1", inL1, view, 1, 0},
 		{"GetInto", "L1", inL1, into, 1, 0},
 		{"Scan", "L3", inMap, scan, 1000, 1},
+		{"Scan of ten", "L3", inMap, few, 10, 1},
 		{"View", "L2", inL2, view, 1, 3},
 		{"GetInto", "L2", inMap, into, 1, 3},
 	} {
@@ -68,7 +86,7 @@ func TestEngine_allocations(t *testing.T) {
 				c.run()
 			}
 		}) / float64(calls*c.per)
-		t.Logf("%-7s from %-3s %.3f allocations, at most %v", c.call, c.from, got, c.most)
+		t.Logf("%-16s from %-3s %.3f allocations, at most %v", c.call, c.from, got, c.most)
 		require.LessOrEqual(t, got, c.most+0.1, "%s from %s", c.call, c.from)
 	}
 	require.Positive(t, n)

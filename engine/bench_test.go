@@ -192,3 +192,59 @@ func BenchmarkEngine_Put(b *testing.B) {
 		require.NoError(b, e.Close())
 	}
 }
+
+// BenchmarkEngine_Scan walks half of its keys in the map and half in L3: all of them, and
+// ten from any one.
+func BenchmarkEngine_Scan(b *testing.B) {
+	const n = 60_000
+	ks, val := benchKeys(n), make([]byte, 256)
+	e, err := Open(b.TempDir(), &Options{Sync: SyncNever, MemoryBudget: benchBudget})
+	require.NoError(b, err)
+	defer e.Close()
+	db := openPebble(b, benchBudget)
+	for i, k := range ks {
+		if i == n/2 {
+			require.NoError(b, e.Flush(b.Context()))
+			require.NoError(b, db.Flush())
+		}
+		require.NoError(b, e.Put(k, val))
+		require.NoError(b, db.Set(k, val, pebble.NoSync))
+	}
+	for _, keys := range []int{10, n} {
+		from := func() []byte {
+			if keys == n {
+				return nil
+			}
+			return ks[rand.IntN(n)]
+		}
+		b.Run(fmt.Sprintf("engine=holdfast/keys=%d", keys), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				left := keys
+				for item, err := range e.Scan(Range{Lower: from()}) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := item.Value(); err != nil {
+						b.Fatal(err)
+					}
+					if left--; left == 0 {
+						break
+					}
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("engine=pebble/keys=%d", keys), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				it, err := db.NewIter(&pebble.IterOptions{LowerBound: from()})
+				require.NoError(b, err)
+				left := keys
+				for ok := it.First(); ok && left > 0; ok = it.Next() {
+					left--
+				}
+				require.NoError(b, it.Close())
+			}
+		})
+	}
+}

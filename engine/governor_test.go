@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -188,4 +189,66 @@ func TestOptions_TuneGC(t *testing.T) {
 	require.Equal(t, 90, p)
 	require.EqualValues(t, most, l)
 	runtime.GC()
+}
+
+// Goal: the tiers' shares follow what is read. Values that do not compress take L2's room
+// to L1, states that do bring it back, and each time the reason is told.
+func TestGovernor_sharesFollowLoad(t *testing.T) {
+	e := open64(t)
+	rnd := rand.New(rand.NewSource(1))
+	noise := func(int) []byte { return blobValue(rnd, 1000) }
+	state := func(i int) []byte {
+		return fmt.Appendf(nil, `{"id":"client-%06d","open":[%s],"limits":{"day":%d,"month":%d}}`, i,
+			strings.Repeat(fmt.Sprintf(`{"session":%d,"region":"north","state":"active"},`, i), 15), i*7, i*31)
+	}
+	const keys = 40_000
+	fill := func(kind string, value func(i int) []byte) {
+		for i := range keys {
+			require.NoError(t, e.Put(fmt.Appendf(nil, "%s%06d", kind, i), value(i)))
+		}
+		flush(t, e)
+	}
+	// turns lets reads of a kind alternate with turns of the governor, each of which looks
+	// at the split, until the shares are as they should be.
+	turns := func(kind string, settled func(l2 int64) bool) string {
+		z := rand.NewZipf(rnd, 1.05, 10, keys-1)
+		for range 60 {
+			for range 10_000 {
+				_, err := e.Get(fmt.Appendf(nil, "%s%06d", kind, z.Uint64()*7919%keys))
+				require.NoError(t, err)
+			}
+			e.governor.turn.Lock()
+			e.governor.looked, e.governor.resized = splitEvery, time.Time{}
+			e.governor.turn.Unlock()
+			e.govern()
+			if m := e.Metrics().Memory; settled(e.shares().l2) {
+				require.Equal(t, e.shares().l1, m.L1Limit)
+				require.Equal(t, e.shares().l2, m.L2Limit)
+				return m.Why
+			}
+		}
+		t.Fatalf("%s: L1 has %d, L2 %d: %s", kind, e.shares().l1, e.shares().l2, e.Metrics().Memory.Why)
+		return ""
+	}
+	fill("noise", noise)
+	both := e.shares().l1 + e.shares().l2
+	require.Contains(t, turns("noise", func(l2 int64) bool { return l2 == 0 }), "of their bytes")
+	for range 20 { // L1 grows by steps
+		e.govern()
+	}
+	require.InEpsilon(t, both, e.shares().l1, 0.1, "L1 has it now")
+	fill("state", state)
+	require.Contains(t, turns("state", func(l2 int64) bool { return l2 > 0 }), "another try")
+	grown := e.shares().l2
+	require.Contains(t, turns("state", func(l2 int64) bool { return l2 > grown*4/3 }), "a larger L2 would answer more")
+}
+
+// open64 has a budget in which both caches have room, and a governor that takes no turns
+// of its own.
+func open64(t *testing.T) *Engine {
+	e, err := Open(t.TempDir(), &Options{MemoryBudget: 64 << 20, Sync: SyncNever, DiskReserve: -1})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Close()) })
+	e.governor.still.Store(true)
+	return e
 }

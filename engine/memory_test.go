@@ -103,7 +103,7 @@ func confine(t *testing.T, c *exec.Cmd, limit int64) (end func()) {
 func memoryChild(t *testing.T, dir string) {
 	mib, err := strconv.Atoi(os.Getenv(memoryEnv))
 	require.NoError(t, err)
-	e, err := Open(dir, &Options{MemoryBudget: int64(mib) << 20 / 8, Sync: SyncNever})
+	e, err := Open(dir, &Options{MemoryBudget: int64(mib) << 20 / 8, Sync: SyncNever, TuneGC: os.Getenv(memoryEnv+"_TUNEGC") != ""})
 	require.NoError(t, err)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	sizes := []int{100, 256, 256, 1000, 1000, 4000, 16000, 60000}

@@ -120,6 +120,10 @@ type merge struct {
 	l3    *storage.Iter
 	began bool
 
+	// Room for what a scan of a few keys would otherwise allocate one by one.
+	someRooms [3]source
+	someIters [2]cow.Iter
+
 	key  []byte
 	cell cow.Cell
 }
@@ -154,9 +158,14 @@ func (s *Snapshot) newMerge(r Range) (*merge, error) {
 		return nil, door(err)
 	}
 	m := &merge{s: s, base: v.base, r: r, gens: v.generations(), l3: base}
-	m.rooms = make([]source, 0, len(m.gens)+1)
-	for _, g := range m.gens {
-		m.rooms = append(m.rooms, source{it: g.NewIter(s.at)})
+	m.rooms = m.someRooms[:0]
+	for i, g := range m.gens {
+		it := new(cow.Iter)
+		if i < len(m.someIters) {
+			it = &m.someIters[i]
+		}
+		it.Init(g, s.at)
+		m.rooms = append(m.rooms, source{it: it})
 	}
 	m.rooms = append(m.rooms, source{it: base})
 	if !s.attach(m) {

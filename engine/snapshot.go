@@ -27,6 +27,7 @@ type Snapshot struct {
 
 	scansMu sync.Mutex
 	scans   []*merge
+	one     [1]*merge // room for scans
 }
 
 // Snapshot returns a view of everything acknowledged before the call.
@@ -64,9 +65,16 @@ func (e *Engine) capture() *Snapshot {
 	}
 }
 
+var snapshotClosed = ErrClosed
+
 // end releases what the snapshot holds. Later calls get why.
 func (s *Snapshot) end(why error) {
-	s.why.CompareAndSwap(nil, &why)
+	reason := &snapshotClosed // the usual one, with no allocation
+	if why != ErrClosed {     //nolint:errorlint // which of two it is
+		other := why
+		reason = &other
+	}
+	s.why.CompareAndSwap(nil, reason)
 	if v := s.view.Swap(nil); v != nil {
 		s.e.clock.Release(&s.hold)
 		v.base.Release()
@@ -83,6 +91,9 @@ func (s *Snapshot) end(why error) {
 func (s *Snapshot) attach(m *merge) bool {
 	s.scansMu.Lock()
 	defer s.scansMu.Unlock()
+	if s.scans == nil {
+		s.scans = s.one[:0]
+	}
 	m.place = len(s.scans)
 	s.scans = append(s.scans, m)
 	return s.view.Load() != nil
@@ -237,7 +248,7 @@ func (e *Engine) pinnedLocked() (bytes int64, oldest *Snapshot) {
 		current[g] = true
 	}
 	for s := range e.snapshots {
-		if oldest == nil || s.at < oldest.at {
+		if oldest == nil || s.at < oldest.at || s.at == oldest.at && s.made.Before(oldest.made) {
 			oldest = s
 		}
 		v := s.view.Load()

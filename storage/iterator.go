@@ -17,9 +17,8 @@ type Iter struct {
 	index  int // in sn.iters
 	epoch  uint64
 	placed bool // some move was made
-	key    []byte
-	val    []byte
-	seek   []byte
+	room        // of key and cell
+	at     bool // they are of the last move
 
 	mu     sync.Mutex // guards the fields below
 	it     *pebble.Iterator
@@ -36,9 +35,7 @@ func (it *Iter) moved(move func(p *pebble.Iterator) bool) bool {
 	if it.it != nil {
 		it.valid, it.err = it.takeLocked(move)
 	}
-	if !it.valid {
-		it.key, it.val = nil, nil
-	}
+	it.at = it.valid
 	return it.valid
 }
 
@@ -103,9 +100,21 @@ func (it *Iter) Valid() bool {
 }
 
 // Key is the user key, and Value its cell, after a move that answered true and until
-// the next.
-func (it *Iter) Key() []byte   { return it.key }
-func (it *Iter) Value() []byte { return it.val }
+// the next or Close; otherwise they are nil.
+func (it *Iter) Key() []byte {
+	if !it.at {
+		return nil
+	}
+	return it.key
+}
+
+// Value is told of at Key.
+func (it *Iter) Value() []byte {
+	if !it.at {
+		return nil
+	}
+	return it.val
+}
 
 // Err is why the last move answered false, or nil at the end of the range.
 func (it *Iter) Err() error {
@@ -124,7 +133,7 @@ func (it *Iter) Close() error {
 		it.mu.Unlock()
 		return nil
 	}
-	it.closed, it.valid = true, false
+	it.closed, it.valid, it.at = true, false, false
 	if it.it != nil && !it.sn.putScan(it, it.err == nil) {
 		closeQuietly(it.it)
 		it.sn.forget(it)

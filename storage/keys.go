@@ -24,6 +24,26 @@ func appendUser(dst, key []byte) []byte {
 	return append(append(dst, userPrefix), key...)
 }
 
+// bounds are the inner bounds of user keys, in buf, which comes back with the room it has
+// now.
+func bounds(buf, lower, upper []byte) (lo, hi, _ []byte) {
+	lo, hi = userLowest, userEnd
+	if need := 2 + len(lower) + len(upper); cap(buf) < need {
+		buf = make([]byte, 0, need)
+	}
+	b := buf[:0]
+	if lower != nil {
+		b = appendUser(b, lower)
+		lo = b
+	}
+	if upper != nil {
+		n := len(b)
+		b = appendUser(b, upper)
+		hi = b[n:]
+	}
+	return lo, hi, buf
+}
+
 // lowerBound and upperBound give the inner bounds; nil means open.
 func lowerBound(lower []byte) []byte {
 	if lower == nil {

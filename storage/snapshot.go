@@ -38,7 +38,15 @@ type Snapshot struct {
 type idleScan struct {
 	it    *pebble.Iterator
 	epoch uint64
+	room  room
 }
+
+// room is what an Iter writes keys and cells into. It goes from one to the next with
+// their Pebble iterator.
+type room struct{ key, val, seek []byte }
+
+// maxRoom is the largest buffer that an idle iterator keeps.
+const maxRoom = 64 << 10
 
 const maxIdleScans = 8
 
@@ -198,10 +206,11 @@ func (sn *Snapshot) refillLocked(sl *slot) error {
 // NewIter walks the user keys in [lower, upper); nil is open. It holds a
 // reference to the snapshot until its Close.
 func (sn *Snapshot) NewIter(lower, upper []byte) (*Iter, error) {
-	return sn.newIter(lowerBound(lower), upperBound(upper))
+	return sn.newIter(func(b []byte) (lo, hi, _ []byte) { return bounds(b, lower, upper) })
 }
 
-func (sn *Snapshot) newIter(lo, hi []byte) (_ *Iter, err error) {
+// newIter asks for the inner bounds, which Pebble copies, with a buffer for them.
+func (sn *Snapshot) newIter(bounds func(buf []byte) (lo, hi, _ []byte)) (_ *Iter, err error) {
 	s := sn.store
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -216,20 +225,22 @@ func (sn *Snapshot) newIter(lo, hi []byte) (_ *Iter, err error) {
 			sn.Release()
 		}
 	}()
+	epoch := s.epoch.Load()
+	sc := sn.takeScan(epoch)
+	var lo, hi []byte
+	lo, hi, sc.room.seek = bounds(sc.room.seek)
 	if bytes.Compare(lo, hi) > 0 {
 		hi = lo // empty, where Pebble's iterators assume order
 	}
-	epoch := s.epoch.Load()
-	p, made := sn.takeScan(epoch)
-	if p != nil {
-		p.SetBounds(lo, hi)
+	if sc.it != nil {
+		sc.it.SetBounds(lo, hi)
 	} else {
-		if p, err = sn.snap.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi}); err != nil {
+		if sc.it, err = sn.snap.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi}); err != nil {
 			return nil, mappedRead(err)
 		}
-		made = epoch
+		sc.epoch = epoch
 	}
-	it := &Iter{sn: sn, it: p, epoch: made}
+	it := &Iter{sn: sn, it: sc.it, epoch: sc.epoch, room: sc.room}
 	sn.mu.Lock()
 	it.index = len(sn.iters)
 	sn.iters = append(sn.iters, it) // not dead: a reference and inflight are held
@@ -237,7 +248,8 @@ func (sn *Snapshot) newIter(lo, hi []byte) (_ *Iter, err error) {
 	return it, nil
 }
 
-func (sn *Snapshot) takeScan(epoch uint64) (*pebble.Iterator, uint64) {
+// takeScan returns an idle iterator, or one whose Pebble iterator has to be made.
+func (sn *Snapshot) takeScan(epoch uint64) idleScan {
 	sn.mu.Lock()
 	defer sn.mu.Unlock()
 	for n := len(sn.scans); n > 0; n = len(sn.scans) {
@@ -245,11 +257,11 @@ func (sn *Snapshot) takeScan(epoch uint64) (*pebble.Iterator, uint64) {
 		sn.scans[n-1] = idleScan{}
 		sn.scans = sn.scans[:n-1]
 		if sc.epoch == epoch {
-			return sc.it, sc.epoch
+			return sc
 		}
 		closeQuietly(sc.it)
 	}
-	return nil, 0
+	return idleScan{}
 }
 
 // putScan takes an iterator back from it, whose lock is held. False when it
@@ -264,7 +276,11 @@ func (sn *Snapshot) putScan(it *Iter, healthy bool) bool {
 		return false
 	}
 	sn.unlistLocked(it)
-	sn.scans = append(sn.scans, idleScan{it.it, it.epoch})
+	r := it.room
+	if it.room = (room{}); cap(r.key) > maxRoom || cap(r.val) > maxRoom || cap(r.seek) > maxRoom {
+		r = room{}
+	}
+	sn.scans = append(sn.scans, idleScan{it.it, it.epoch, r})
 	return true
 }
 

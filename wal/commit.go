@@ -120,12 +120,16 @@ func (l *Log) commit(g *group) error {
 	}
 	yield.Point("wal.written")
 	l.nextLSN += uint64(good)
+	placed := l.placeBeside(g)
 	if l.o.Policy == Always {
 		err = l.sync()
 	} else {
 		// A sync in the background may have failed meanwhile: nothing more is
 		// acknowledged (I9).
 		err = l.Err()
+	}
+	if placed != nil {
+		<-placed
 	}
 	if err != nil {
 		// The record is written, whoever failed: a reopen may find it.
@@ -138,12 +142,8 @@ func (l *Log) commit(g *group) error {
 	l.groupTime.Store(int64(l.ioTime))
 	last := l.nextLSN - 1
 	yield.Point("wal.synced")
-	if place := l.o.Hooks.Place; place != nil {
-		for i := range g.members {
-			if m := &g.members[i]; !m.bad {
-				place(g.first+uint64(m.index), g.buf[m.start:m.end:m.end], m.ops, m.arg)
-			}
-		}
+	if placed == nil {
+		l.place(g)
 	}
 	yield.Point("wal.placed")
 	l.publish(last)
@@ -154,6 +154,49 @@ func (l *Log) commit(g *group) error {
 	l.mu.Unlock()
 	l.arm()
 	return nil
+}
+
+// besideOps is how many writes a group must have for placing them to take a good part of
+// what its sync does, and many times what it takes to start a goroutine.
+const besideOps = 64
+
+// placeBeside places a large group while it is synced, and tells when that is done; nil:
+// it is not worth it. Nothing of it can be seen before publish, and if the sync fails
+// nothing ever is. What a batch handed over is its owner's to settle only when it is known
+// to be committed, so such a group waits.
+func (l *Log) placeBeside(g *group) (placed chan struct{}) {
+	if yield.Enabled || l.o.Policy != Always {
+		return nil
+	}
+	ops := uint64(0)
+	for i := range g.members {
+		if g.members[i].arg != nil {
+			return nil
+		}
+		ops += uint64(g.members[i].ops)
+	}
+	if ops < besideOps {
+		return nil
+	}
+	placed = make(chan struct{})
+	go func() {
+		defer close(placed)
+		l.place(g)
+	}()
+	return placed
+}
+
+// place hands the members of a group to the owner, in their order.
+func (l *Log) place(g *group) {
+	place := l.o.Hooks.Place
+	if place == nil {
+		return
+	}
+	for i := range g.members {
+		if m := &g.members[i]; !m.bad {
+			place(g.first+uint64(m.index), g.buf[m.start:m.end:m.end], m.ops, m.arg)
+		}
+	}
 }
 
 // publish makes everything at or below last visible. It needs commitMu.

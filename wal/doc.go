@@ -12,8 +12,9 @@
 //   - W1: numbers are consecutive. A jump is declared in OPEN; a gap anywhere
 //     else is corruption, never a skipped record.
 //   - W2: a batch is replayed whole or not at all, however many frames it spans.
-//   - W3: write, sync, place, publish, acknowledge, in this order (I2). Every
-//     sync of the log comes after BeforeSync (I3).
+//   - W3: write, sync, publish, acknowledge, in this order (I2); place before
+//     publish, and beside the sync where there is much to place: what is not
+//     published nobody sees. Every sync of the log comes after BeforeSync (I3).
 //   - W4: after a failed write or sync no further byte goes to the log, and
 //     nothing more is acknowledged (I9).
 //   - W5: a promise (syncedLSN) is what was written before the sync began. It is

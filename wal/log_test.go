@@ -543,6 +543,78 @@ func TestLog_gather_followsLoad(t *testing.T) {
 	s.close()
 }
 
+// A large group is placed while it is synced, a small one and one with an argument after;
+// none is published before both are done, and one whose sync fails never is.
+func TestLog_commit_placesBeside(t *testing.T) {
+	for _, c := range []struct {
+		ops    uint32
+		arg    any
+		beside bool
+	}{{1, nil, false}, {besideOps - 1, nil, false}, {besideOps, nil, true}, {1000, "held", false}} {
+		var synced, armed, fail atomic.Bool
+		var placed, published atomic.Uint64
+		arrived := make(chan struct{}, 1)
+		slow := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if armed.Load() && !strings.Contains(op.Path, "STATE") && (op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync) {
+				if c.beside {
+					select { // the sync is not through before the group is placed
+					case <-arrived:
+					case <-time.After(10 * time.Second):
+						t.Error("not placed beside the sync")
+					}
+				} else {
+					time.Sleep(20 * time.Millisecond) // somebody who does not wait would come by now
+				}
+				if fail.Load() {
+					return syscall.EIO
+				}
+				synced.Store(true)
+			}
+			return nil
+		}))
+		o := memOptions(slow)
+		o.Hooks = Hooks{
+			Place: func(lsn uint64, _ []byte, ops uint32, arg any) {
+				if armed.Load() && !c.beside && !synced.Load() {
+					t.Errorf("%d writes placed before their sync", ops)
+				}
+				placed.Store(lsn)
+				if c.beside {
+					arrived <- struct{}{}
+				}
+			},
+			Publish: func(lsn uint64) {
+				if armed.Load() && (!synced.Load() || placed.Load() < lsn) {
+					t.Errorf("published %d before it was synced and placed", lsn)
+				}
+				published.Store(lsn)
+			},
+		}
+		s := openStore(t, o)
+		commit := func() error {
+			b := payloadOf(7, 200)
+			_, err := s.log.Commit(context.Background(), b, c.ops, Checksum(b), c.arg)
+			return err
+		}
+		require.Eventually(t, func() bool { // nothing else is synced from here on
+			s.log.makeMu.Lock()
+			defer s.log.makeMu.Unlock()
+			return len(s.log.spares) > 0
+		}, 10*time.Second, time.Millisecond)
+		armed.Store(true)
+		require.NoError(t, commit())
+		require.Equal(t, placed.Load(), published.Load())
+		last := published.Load()
+		synced.Store(false)
+		fail.Store(true)
+		require.ErrorIs(t, commit(), ErrInDoubt)
+		require.Equal(t, last, published.Load())
+		require.Equal(t, last, s.log.Last())
+		armed.Store(false)
+		_ = s.log.Close()
+	}
+}
+
 // Whoever stops waiting is told that the outcome is open.
 func TestLog_Commit_cancelled(t *testing.T) {
 	for _, n := range []int{10, 50_000} {

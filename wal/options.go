@@ -47,8 +47,9 @@ type Hooks struct {
 	// records name (I3). An error poisons the log like a failed sync. The
 	// background and WaitDurable call it without the commit lock.
 	BeforeSync func() error
-	// Place takes one batch into memory, after its write (and sync under
-	// Always). The payload is valid only during the call.
+	// Place takes one batch into memory, after its write and, under Always, after or
+	// beside its sync: if that fails, Publish is never called for it, nor for any later
+	// one. arg comes only after the sync. The payload is valid only during the call.
 	Place func(lsn uint64, payload []byte, ops uint32, arg any)
 	// Publish makes everything at or below lsn visible.
 	Publish func(lsn uint64)
