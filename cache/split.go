@@ -8,14 +8,27 @@ type Split struct {
 	Part float64 // L2's, from 0 to 1
 
 	last Metrics
-	off  int // looks for which L2 stays away
-	away int // how long it stays away the next time it has to
+	step float64 // the last one, negative where L1 got it
+	off  int     // looks for which L2 stays away
+	away int     // how long it stays away the next time it has to
+}
+
+// Cost is what an answer takes, lately, in any unit: from L1, from L2 with its decoding,
+// and by a load. Where one is not known, a hit in L2 counts a quarter of a load.
+type Cost struct{ L1, L2, Load float64 }
+
+func (c Cost) known() Cost {
+	if c.L1 <= 0 || c.L2 <= 0 || c.Load <= 0 {
+		return Cost{0, 0.25, 1}
+	}
+	return c
 }
 
 const (
 	splitReads  = 2000    // fewer between two looks say nothing
 	splitBytes  = 1 << 20 // fewer into L2 say nothing of how they compress
 	splitStep   = 1.0 / 16
+	splitStride = 1.0 / 4 // the longest, after steps in one direction: each is twice as long
 	splitMost   = 0.75
 	splitClear  = 1.5   // how much more one must promise than the other
 	splitPays   = 64    // looks in which what is promised must be as much as L2 loses
@@ -25,10 +38,13 @@ const (
 
 // Look takes what was counted since the last look and changes Part, if that says it should:
 // then it says why. The caller resizes the tiers. Looks are some seconds apart.
-func (s *Split) Look(m Metrics) (why string) {
+func (s *Split) Look(m Metrics, c Cost) (why string) {
+	was := s.step
+	s.step = 0
 	d := Metrics{
 		L1Hits: m.L1Hits - s.last.L1Hits, L2Hits: m.L2Hits - s.last.L2Hits, Misses: m.Misses - s.last.Misses,
 		L1Ghosts: m.L1Ghosts - s.last.L1Ghosts, L2Ghosts: m.L2Ghosts - s.last.L2Ghosts,
+		L1GhostsL2: m.L1GhostsL2 - s.last.L1GhostsL2,
 		RawBytes: m.RawBytes - s.last.RawBytes, StoredBytes: m.StoredBytes - s.last.StoredBytes,
 	}
 	// A ring that began anew, or was not full, at the last look answered less than it can,
@@ -55,10 +71,11 @@ func (s *Split) Look(m Metrics) (why string) {
 	if young {
 		return ""
 	}
-	// What a byte more would answer, of reads that now go to L3. For L2 a hit of its own
-	// costs a copy and a decoding, a quarter of a load at most.
-	one := float64(d.L1Ghosts) / float64(m.L1Capacity)
-	two := 0.75 * float64(d.L2Ghosts) / float64(m.L2Capacity)
+	// What a byte more would spare: in L1 loads, and hits of L2 that would be its own; in
+	// L2 loads, each for a copy and a decoding.
+	c = c.known()
+	one := (float64(d.L1Ghosts)*(c.Load-c.L1) + float64(d.L1GhostsL2)*max(c.L2-c.L1, 0)) / float64(m.L1Capacity)
+	two := float64(d.L2Ghosts) * (c.Load - c.L2) / float64(m.L2Capacity)
 	pays := func(ghosts uint64) bool { return ghosts*splitPays >= uint64(m.L2Entries) }
 	packed := float64(d.StoredBytes) / float64(max(d.RawBytes, 1))
 	switch {
@@ -69,15 +86,21 @@ func (s *Split) Look(m Metrics) (why string) {
 	case float64(d.L2Hits) < splitLeast*float64(d.L2Hits+d.Misses):
 		s.leave()
 		return fmt.Sprintf("L2 answered %d of %d reads that L1 did not", d.L2Hits, d.L2Hits+d.Misses)
-	case two > splitClear*one && pays(d.L2Ghosts) && s.Part < splitMost:
-		s.Part = min(splitMost, s.Part+splitStep)
-		return "a larger L2 would answer more than a larger L1"
-	case one > splitClear*two && pays(d.L1Ghosts) && s.Part > splitStep:
-		s.Part -= splitStep
-		return "a larger L1 would answer more than a larger L2"
-	case one > splitClear*two && pays(d.L1Ghosts):
+	case c.L2 >= c.Load:
 		s.leave()
-		return "L1 would answer more with what is left of L2"
+		return "an answer of L2 takes as long as one of L3"
+	case two > splitClear*one && pays(d.L2Ghosts) && s.Part < splitMost:
+		s.step = min(max(2*was, splitStep), splitStride)
+		s.Part = min(splitMost, s.Part+s.step)
+		return "a larger L2 would spare more than a larger L1"
+	case one > splitClear*two && pays(d.L1Ghosts+d.L1GhostsL2):
+		s.step = -min(max(-2*was, splitStep), splitStride)
+		if s.Part+s.step < splitStep {
+			s.leave()
+			return "L1 would spare more with what is left of L2"
+		}
+		s.Part += s.step
+		return "a larger L1 would spare more than a larger L2"
 	}
 	return ""
 }

@@ -15,7 +15,7 @@ func TestSplit(t *testing.T) {
 	look := func(l1, l2, misses, ghosts1, ghosts2 uint64) string {
 		m.L1Hits, m.L2Hits, m.Misses = m.L1Hits+l1, m.L2Hits+l2, m.Misses+misses
 		m.L1Ghosts, m.L2Ghosts = m.L1Ghosts+ghosts1, m.L2Ghosts+ghosts2
-		return s.Look(m)
+		return s.Look(m, Cost{})
 	}
 	require.Empty(t, look(10, 10, 10, 10, 0), "too few reads to say anything")
 	require.Empty(t, look(8000, 0, 2000, 100, 400), "L2 is not full yet")
@@ -69,7 +69,7 @@ func TestSplit(t *testing.T) {
 func TestSplit_return(t *testing.T) {
 	for room, part := range map[int64]float64{20 << 20: splitReturn, 40 << 20: 0.42, 200 << 20: splitReturn} {
 		s := Split{}
-		require.NotEmpty(t, s.Look(Metrics{L1Capacity: room, Misses: splitReads}))
+		require.NotEmpty(t, s.Look(Metrics{L1Capacity: room, Misses: splitReads}, Cost{}))
 		require.InDelta(t, part, s.Part, 0.001)
 		if room >= 40<<20 {
 			require.Greater(t, int64(float64(room)*s.Part), int64(minAutoZstd))

@@ -16,10 +16,10 @@ import (
 type Iter struct {
 	g     *Generation
 	at    uint64
-	whole bool                // run is all keys of a frozen generation; else some of
-	tree  btree.IterG[*entry] // a copy of an active one's index
-	ended bool                // tree has nothing after run
-	past  bool                // tree stands beyond run's first
+	whole bool                  // run is all keys of a frozen generation; else some of
+	tree  btree.IterG[treeItem] // a copy of an active one's index
+	ended bool                  // tree has nothing after run
+	past  bool                  // tree stands beyond run's first
 	run   []*entry
 	pos   int // in run
 	cur   *entry
@@ -51,7 +51,7 @@ func (it *Iter) Init(g *Generation, at uint64) {
 // seek moves the tree to the first key at or above key.
 func (it *Iter) seek(key []byte) bool {
 	it.probe.key = key
-	return it.tree.Seek(&it.probe)
+	return it.tree.Seek(itemOf(&it.probe))
 }
 
 // First, Last, SeekGE and SeekLT move to an end or beside a key; Next and Prev
@@ -128,7 +128,7 @@ func (it *Iter) touch(es []*entry) {
 func (it *Iter) take(ok bool) bool {
 	it.run, it.pos, it.past, it.ended = it.run[:0], 0, false, false
 	if ok {
-		it.run = append(it.run, it.tree.Item())
+		it.run = append(it.run, it.tree.Item().entry)
 	}
 	return ok
 }
@@ -143,7 +143,7 @@ func (it *Iter) more() bool {
 	it.run, it.pos, it.past = it.run[:0], 0, true
 	for len(it.run) < n && !it.ended {
 		if it.ended = !it.tree.Next(); !it.ended {
-			it.run = append(it.run, it.tree.Item())
+			it.run = append(it.run, it.tree.Item().entry)
 		}
 	}
 	it.touch(it.run)
@@ -162,7 +162,7 @@ func (it *Iter) step(dir int) bool {
 		return it.more()
 	}
 	if it.past {
-		it.tree.Seek(it.run[0])
+		it.tree.Seek(itemOf(it.run[0]))
 	}
 	return it.take(it.tree.Prev())
 }

@@ -16,9 +16,9 @@ type order struct {
 	fresh atomic.Bool // some shard's list of new keys is not empty
 
 	mu     sync.Mutex
-	tree   *btree.BTreeG[*entry] // fed from the shards' fresh lists by the scans
-	copy   *btree.BTreeG[*entry] // of the tree, immutable; what iterators walk
-	sorted []*entry              // made by Sort, then immutable; never nil once made
+	tree   *btree.BTreeG[treeItem] // fed from the shards' fresh lists by the scans
+	copy   *btree.BTreeG[treeItem] // of the tree, immutable; what iterators walk
+	sorted []*entry                // made by Sort, then immutable; never nil once made
 }
 
 // note says that a shard has a new key in its list.
@@ -28,15 +28,36 @@ func (o *order) note() {
 	}
 }
 
+// treeItem is an entry and the first sixteen bytes of its key, as numbers: they decide
+// most comparisons without a look at the entry and at the key, two cache misses away.
+type treeItem struct {
+	high, low uint64
+	*entry
+}
+
 // treeItemBytes is a tree's item and its share of half-full nodes, less its place
 // in the list of new keys.
-const treeItemBytes = 16
+const treeItemBytes = 40
 
-func byKey(a, b *entry) bool { return bytes.Compare(a.key, b.key) < 0 }
+func itemOf(e *entry) treeItem {
+	var b [16]byte
+	copy(b[:], e.key)
+	return treeItem{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), e}
+}
+
+func byKey(a, b treeItem) bool {
+	switch {
+	case a.high != b.high:
+		return a.high < b.high
+	case a.low != b.low:
+		return a.low < b.low
+	}
+	return bytes.Compare(a.key, b.key) < 0 // zeros stand for what a short key lacks, too
+}
 
 // index returns every key placed before the call, in order: the sorted list of a
 // generation that was sorted, or an immutable copy of the tree.
-func (g *Generation) index() ([]*entry, *btree.BTreeG[*entry]) {
+func (g *Generation) index() ([]*entry, *btree.BTreeG[treeItem]) {
 	o := &g.order
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -54,7 +75,7 @@ func (g *Generation) index() ([]*entry, *btree.BTreeG[*entry]) {
 	for i := range g.shards {
 		fresh := g.shards[i].takeFresh()
 		for _, e := range fresh {
-			o.tree.Set(e)
+			o.tree.Set(itemOf(e))
 		}
 		fed += len(fresh)
 	}

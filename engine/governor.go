@@ -104,7 +104,7 @@ func (e *Engine) govern() {
 	}
 	if g.looked += governEvery; g.looked >= splitEvery && !e.opts.NoL2 {
 		g.looked = 0
-		if s := g.split.Look(e.cache.Metrics()); s != "" {
+		if s := g.split.Look(e.cache.Metrics(), e.latency.cost()); s != "" {
 			why = s
 		}
 	}

@@ -240,7 +240,7 @@ func TestGovernor_sharesFollowLoad(t *testing.T) {
 	fill("state", state)
 	require.Contains(t, turns("state", func(l2 int64) bool { return l2 > 0 }), "another try")
 	grown := e.shares().l2
-	require.Contains(t, turns("state", func(l2 int64) bool { return l2 > grown*4/3 }), "a larger L2 would answer more")
+	require.Contains(t, turns("state", func(l2 int64) bool { return l2 > grown*4/3 }), "a larger L2 would spare more")
 }
 
 // open64 has a budget in which both caches have room, and a governor that takes no turns

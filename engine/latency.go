@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfastdb/holdfast/cache"
 	"github.com/holdfastdb/holdfast/yield"
 )
 
@@ -41,7 +42,31 @@ const (
 // latencies are the histograms behind Latencies: 25 KiB in all.
 type latencies struct {
 	found  [TierL3 + 1]histogram // by tier; TierNone for keys that are absent
+	recent [TierL3 + 1]recent
 	commit histogram
+}
+
+// recent is a mean of the last some dozens of samples. One that is many times longer
+// counts less: the collector or the scheduler came between.
+type recent struct{ nanos atomic.Int64 }
+
+const (
+	recentSamples = 32
+	recentMost    = 8 // times the mean
+)
+
+func (r *recent) add(took time.Duration) {
+	was, now := r.nanos.Load(), max(int64(took), 1)
+	if was > 0 {
+		now = was + (min(now, recentMost*was)-was)/recentSamples
+	}
+	r.nanos.Store(now) // a sample that another reader adds at once may be lost
+}
+
+// cost is what reads from the caches and from L3 took lately.
+func (l *latencies) cost() cache.Cost {
+	of := func(t Tier) float64 { return float64(l.recent[t].nanos.Load()) }
+	return cache.Cost{L1: of(TierL1), L2: of(TierL2), Load: of(TierL3)}
 }
 
 // read counts a read that was timed. Errors have no tier and are not counted.
@@ -49,6 +74,7 @@ func (l *latencies) read(tier Tier, err error, took time.Duration) {
 	switch {
 	case err == nil:
 		l.found[tier].add(took)
+		l.recent[tier].add(took)
 	case err == ErrNotFound: //nolint:errorlint // find returns it as it is
 		l.found[TierNone].add(took)
 	}

@@ -164,7 +164,7 @@ const besideOps = 64
 // it is not worth it. Nothing of it can be seen before publish, and if the sync fails
 // nothing ever is. What a batch handed over is its owner's to settle only when it is known
 // to be committed, so such a group waits.
-func (l *Log) placeBeside(g *group) (placed chan struct{}) {
+func (l *Log) placeBeside(g *group) <-chan struct{} {
 	if yield.Enabled || l.o.Policy != Always {
 		return nil
 	}
@@ -178,7 +178,7 @@ func (l *Log) placeBeside(g *group) (placed chan struct{}) {
 	if ops < besideOps {
 		return nil
 	}
-	placed = make(chan struct{})
+	placed := make(chan struct{}) // no result by name: that would be an allocation for every group
 	go func() {
 		defer close(placed)
 		l.place(g)

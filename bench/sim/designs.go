@@ -72,7 +72,7 @@ func (d design) run(t []uint32, memory int64, value func(key uint32) []byte) (ou
 		if look {
 			time.Sleep(training)
 		}
-		if look && split.Look(c.Metrics()) != "" {
+		if look && split.Look(c.Metrics(), cache.Cost{}) != "" {
 			if l2 := int64(float64(memory) * split.Part); cache.WorthResize(o.L2Bytes, l2) {
 				o.L1Bytes, o.L2Bytes = memory-l2, l2
 				if err := c.Resize(o.L1Bytes, o.L2Bytes); err != nil {
