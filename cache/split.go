@@ -45,7 +45,7 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 		L1Hits: m.L1Hits - s.last.L1Hits, L2Hits: m.L2Hits - s.last.L2Hits, Misses: m.Misses - s.last.Misses,
 		L1Ghosts: m.L1Ghosts - s.last.L1Ghosts, L2Ghosts: m.L2Ghosts - s.last.L2Ghosts,
 		L1GhostsL2: m.L1GhostsL2 - s.last.L1GhostsL2,
-		RawBytes: m.RawBytes - s.last.RawBytes, StoredBytes: m.StoredBytes - s.last.StoredBytes,
+		RawBytes:   m.RawBytes - s.last.RawBytes, StoredBytes: m.StoredBytes - s.last.StoredBytes,
 	}
 	// A ring that began anew, or was not full, at the last look answered less than it can,
 	// and may not have learned yet to compress.
