@@ -106,7 +106,7 @@ func costOf(before spent, workers []*worker, ops int64) (c cost) {
 		c.Allocs = float64(after.mallocs-before.mallocs) / float64(ops)
 		c.CPU = (after.cpu - before.cpu).Seconds() / float64(ops) * 1e6
 	}
-	if put > 0 {
+	if put > 0 && before.written > 0 && after.written > 0 {
 		c.Written = float64(after.written-before.written) / float64(put)
 	}
 	return c

@@ -52,8 +52,8 @@ func guardRow(r *row) (ratio float64, err error) {
 	z := newZipfian(d.n, 0.99)
 	var arms [2]*arm
 	for i, name := range []string{"holdfast", "pebble"} {
-		dir, err := os.MkdirTemp("", "holdfast-bench-")
-		if err != nil {
+		var dir string
+		if dir, err = os.MkdirTemp("", "holdfast-bench-"); err != nil {
 			return 0, err
 		}
 		defer os.RemoveAll(dir)
@@ -62,7 +62,7 @@ func guardRow(r *row) (ratio float64, err error) {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, a.close()) }()
-		if _, err := a.measure(); err != nil { // prepares it, and warms it
+		if _, err = a.measure(); err != nil { // prepares it, and warms it
 			return 0, err
 		}
 		arms[i] = a

@@ -367,7 +367,7 @@ func (c *Cache) drain(j job) {
 			return // another reader was faster
 		}
 	}
-	it := newItem(j.stamp, j.hash, string(*j.key), j.cell)
+	it := newItem(j.stamp, j.hash, string(*j.key), own(j.cell)) // without the padding of a tiny one
 	it.low = true
 	if c.put(it) {
 		c.tally.add(cPromoted)

@@ -392,10 +392,10 @@ func TestCache_bound_queue(t *testing.T) {
 	// The goal: C7. While the drain goroutine stands still, nobody waits for it:
 	// what is between the tiers stays below its bounds, in entries and in bytes,
 	// the rest is dropped and counted, and afterwards all goes on.
-	for _, size := range []int{10, 3000} {
+	for size, l2 := range map[int]int64{10: 32 << 20, 3000: 8 << 20} { // entries are bounded there, bytes here
 		var still atomic.Bool
 		resume := make(chan struct{})
-		c := open(t, Options{L1Bytes: 2 << 20, L2Bytes: 8 << 20, Policy: PolicyVictim, Hash: func(key string) uint64 {
+		c := open(t, Options{L1Bytes: 2 << 20, L2Bytes: l2, Codec: CodecOff, Policy: PolicyVictim, Hash: func(key string) uint64 {
 			if still.Load() { // called by the drain for what it puts into L2
 				<-resume
 			}
@@ -429,11 +429,11 @@ func TestL1_put_bound(t *testing.T) {
 	// The goal: C7. ristretto's worker stands still in a callback: what waits for
 	// it stays below both bounds, a put is refused and never waits, and the count
 	// comes back to zero.
-	for _, size := range []int{1, 2000} {
+	for size, l1 := range map[int]int64{1: 16 << 20, 2000: 2 << 20} { // items are bounded there, bytes here
 		still := make(chan struct{})
 		var stand sync.Once
 		stands := make(chan struct{})
-		l, err := newL1(2<<20, 64<<10, func(*item, bool) {
+		l, err := newL1(l1, 64<<10, func(*item, bool) {
 			stand.Do(func() { close(stands) })
 			<-still
 		})
@@ -448,12 +448,12 @@ func TestL1_put_bound(t *testing.T) {
 		}
 		<-stands
 		require.Greater(t, refused, 100_000)
-		require.LessOrEqual(t, l.bytes(), int64(2<<20)+l.maxPendingBytes.Load())
+		require.LessOrEqual(t, l.bytes(), l1+l.maxPendingBytes.Load())
 		close(still)
 		l.cache.Wait()
 		require.Zero(t, l.pendingItems.Load())
 		require.Zero(t, l.pendingBytes.Load())
-		require.LessOrEqual(t, l.bytes(), int64(2<<20))
+		require.LessOrEqual(t, l.bytes(), l1)
 		l.cache.Close()
 	}
 }

@@ -44,7 +44,7 @@ const (
 // refuses entries that would fit and empties the shard each time. Entries are
 // gated to a quarter of a shard for the same reason. The ring bounds bytes and
 // not entries, so tiny ones are padded until their slots in the maps fit beside
-// it. Append is never used, and any error is a miss.
+// it, in a tier of two MiB or more. Append is never used, and any error is a miss.
 type l2 struct {
 	cache    *bigcache.BigCache
 	codec    *codec

@@ -74,7 +74,7 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 	// What a byte more would spare: in L1 loads, and hits of L2 that would be its own; in
 	// L2 loads, each for a copy and a decoding.
 	c = c.known()
-	one := (float64(d.L1Ghosts)*(c.Load-c.L1) + float64(d.L1GhostsL2)*max(c.L2-c.L1, 0)) / float64(m.L1Capacity)
+	one := (float64(d.L1Ghosts)*max(c.Load-c.L1, 0) + float64(d.L1GhostsL2)*max(c.L2-c.L1, 0)) / float64(m.L1Capacity)
 	two := float64(d.L2Ghosts) * (c.Load - c.L2) / float64(m.L2Capacity)
 	pays := func(ghosts uint64) bool { return ghosts*splitPays >= uint64(m.L2Entries) }
 	packed := float64(d.StoredBytes) / float64(max(d.RawBytes, 1))
@@ -93,14 +93,13 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 		s.step = min(max(2*was, splitStep), splitStride)
 		s.Part = min(splitMost, s.Part+s.step)
 		return "a larger L2 would spare more than a larger L1"
-	case one > splitClear*two && pays(d.L1Ghosts+d.L1GhostsL2):
+	case one > splitClear*two && pays(d.L1Ghosts+d.L1GhostsL2) && s.Part > splitStep:
 		s.step = -min(max(-2*was, splitStep), splitStride)
-		if s.Part+s.step < splitStep {
-			s.leave()
-			return "L1 would spare more with what is left of L2"
-		}
-		s.Part += s.step
+		s.Part = max(splitStep, s.Part+s.step)
 		return "a larger L1 would spare more than a larger L2"
+	case one > splitClear*two && pays(d.L1Ghosts+d.L1GhostsL2):
+		s.leave()
+		return "L1 would spare more with what is left of L2"
 	}
 	return ""
 }

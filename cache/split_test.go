@@ -65,6 +65,33 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// Goal: what answers take decides. While a load costs as much as a disk takes L2 gets the
+// room; where it is little more than a hit of L2, L1 does, by longer and longer steps, for
+// what L2 answers in its place, too; and an L2 that is no faster than a load goes at once.
+func TestSplit_cost(t *testing.T) {
+	m := Metrics{L1Capacity: 10 << 20, L2Capacity: 10 << 20, L2Filled: 10 << 20}
+	look := func(s *Split, c Cost) string {
+		m.L1Hits, m.L2Hits, m.Misses = m.L1Hits+8000, m.L2Hits+1000, m.Misses+1000
+		m.L1Ghosts, m.L2Ghosts, m.L1GhostsL2 = m.L1Ghosts+100, m.L2Ghosts+200, m.L1GhostsL2+300
+		return s.Look(m, c)
+	}
+	disk, memory := Cost{0.1, 3, 110}, Cost{0.1, 3, 6}
+	s := Split{Part: 0.5, last: m}
+	require.Contains(t, look(&s, disk), "larger L2")
+	require.Equal(t, 0.5+splitStep, s.Part)
+	s = Split{Part: 0.5, last: m}
+	for _, part := range []float64{0.5 - splitStep, 0.5 - 3*splitStep, splitStep} {
+		require.Contains(t, look(&s, memory), "larger L1")
+		require.Equal(t, part, s.Part)
+	}
+	require.Contains(t, look(&s, memory), "what is left of L2")
+	require.Zero(t, s.Part)
+	s = Split{Part: 0.5, last: m}
+	require.Contains(t, look(&s, Cost{0.1, 6, 6}), "as long as one of L3")
+	require.Zero(t, s.Part)
+	require.Equal(t, Cost{0, 0.25, 1}, Cost{0.1, 0, 6}.known(), "nobody was timed")
+}
+
 // Goal: where there is room for it, L2 comes back large enough for dictionaries.
 func TestSplit_return(t *testing.T) {
 	for room, part := range map[int64]float64{20 << 20: splitReturn, 40 << 20: 0.42, 200 << 20: splitReturn} {

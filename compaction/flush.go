@@ -32,8 +32,11 @@ const maxSublevels = 6
 // Its ingests are not throttled by storage itself.
 func Behind(st *storage.Store) bool { return st.Sublevels() > maxSublevels }
 
-// checkEvery is how many cells go by between two looks at the context.
-const checkEvery = 1 << 10
+// checkEvery is how many cells, or bytes, go by between two looks at the context.
+const (
+	checkEvery      = 1 << 10
+	checkEveryBytes = 1 << 20
+)
 
 // Flush moves the frozen generation g into storage, together with the watermark w,
 // whose Entries it fills in. died are the blobs that a point of the generation
@@ -71,8 +74,10 @@ func Flush(ctx context.Context, g *cow.Generation, st *storage.Store, w storage.
 func (s *Stats) build(ctx context.Context, g *cow.Generation, in *storage.Ingest, pace func()) error {
 	ranges := g.Ranges()
 	it := g.NewIter(math.MaxUint64) // frozen: the newest version is the one
+	looked := s.Bytes
 	for n, ok := 0, it.First(); ok || len(ranges) > 0; n++ {
-		if n%checkEvery == 0 {
+		if n%checkEvery == 0 || s.Bytes-looked > checkEveryBytes {
+			looked = s.Bytes
 			if pace(); ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -476,6 +476,23 @@ func TestGeneration_Next_followsLoad(t *testing.T) {
 	require.GreaterOrEqual(t, small.Next().Shards, 2*procs)
 }
 
+// Goal: the words of an index item order keys exactly as their bytes do, whatever they
+// share, however short they are, and with zeros at the end.
+func TestTreeItem_order(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	draw := func() []byte {
+		k := bytes.Repeat([]byte{'a'}, rnd.IntN(20))
+		for range rnd.IntN(6) {
+			k = append(k, []byte{0, 1, 'a', 0xff}[rnd.IntN(4)])
+		}
+		return k
+	}
+	for range 200_000 {
+		a, b := draw(), draw()
+		require.Equal(t, bytes.Compare(a, b) < 0, byKey(itemOf(&entry{key: a}), itemOf(&entry{key: b})), "%q %q", a, b)
+	}
+}
+
 // Goal: a look-up that hits or misses allocates nothing; a put about once.
 func TestGeneration_allocations(t *testing.T) {
 	var clock Clock

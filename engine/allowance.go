@@ -10,18 +10,20 @@ import (
 	"github.com/holdfastdb/holdfast/yield"
 )
 
-// allowance is what all work in the background may have of a machine that callers keep
-// busy: flushes, the walks beside them, the collector and compactions go by it. It is
-// decided anew in each turn of the governor, from what the scheduler of the runtime and
-// the log measure anyway.
+// allowance is what work in the background may have of a machine that callers keep busy:
+// flushes, the walks beside them and compactions go by it; the collector rests half of its
+// time whatever it says. It is decided anew in each turn of the governor, from what the
+// scheduler of the runtime and the log measure anyway.
 type allowance struct {
 	share   atomic.Uint64 // bits of a float64: of its own time that a worker works
 	paused  atomic.Int64  // nanoseconds that workers rested for the foreground
-	waiters atomic.Int32  // callers who wait for a flush
+	waiters atomic.Int32  // callers who wait for a flush or a compaction
+	logFull atomic.Bool   // the log had no room for a commit, and nothing went down since
 
 	// Of the governor's turn.
 	waits waitCounts
-	calm  time.Duration // what a group of the log takes while nothing is in its way
+	syncs syncCounts
+	calm  time.Duration // what a sync of the log takes while nothing is in its way
 
 	mu  sync.Mutex // guards why
 	why string
@@ -42,9 +44,11 @@ const (
 	// processors are busy; manyWait is the part of them that does.
 	longWait = 100 * time.Microsecond
 	manyWait = 0.05
-	// slowGroup is how many times what it takes in calm a group of the log takes where
+	// slowSync is how many times what it takes in calm a sync of the log takes where
 	// the disk is busy.
-	slowGroup = 3
+	slowSync = 3
+	// Fewer events between two turns say nothing.
+	leastWaits, leastSyncs = 200, 8
 	// calmSublevels of level zero are what compactions keep up with one at a time.
 	calmSublevels = 3
 	// pauseMost bounds one rest, so that a choice is followed soon.
@@ -60,21 +64,21 @@ func (a *allowance) set(share float64, why string) {
 	a.mu.Unlock()
 }
 
-// choose decides, from how many goroutines waited long for a processor, how long a group
-// of the log takes, and whether writers are about to wait for the background.
-func (a *allowance) choose(waited float64, group time.Duration, awaited bool) {
-	if a.calm == 0 || group > 0 && group < a.calm {
-		a.calm = group
+// choose decides, from how many goroutines waited long for a processor, how long a sync
+// of the log took (zero: there were few), and whether somebody waits for the background.
+func (a *allowance) choose(waited float64, sync time.Duration, awaited bool) {
+	if sync > 0 && (a.calm == 0 || sync < a.calm) {
+		a.calm = sync
 	} else {
 		a.calm += a.calm / 256 // a disk may become another one
 	}
 	switch {
 	case awaited:
-		a.set(1, "writers are about to wait for it")
+		a.set(1, "somebody waits for it, or soon will")
 	case waited > manyWait:
 		a.set(busyShare, "callers keep the processors busy")
-	case a.calm > 0 && group > slowGroup*a.calm:
-		a.set(busyShare, "the log's writes take longer than they did")
+	case sync > slowSync*a.calm:
+		a.set(busyShare, "syncs of the log take longer than they did")
 	default:
 		a.set(1, "callers leave room")
 	}
@@ -121,22 +125,23 @@ func (p *pacer) pause() {
 	p.since = yield.Now()
 }
 
-// hurried says that a caller waits for a flush, or that writers will when the active
-// generation, half full by now, is full.
+// hurried says that a caller waits for what the background does, or that writers will
+// when the active generation, half full by now, is full.
 func (e *Engine) hurried() bool {
-	v := e.view.Load()
-	return e.allowance.waiters.Load() > 0 || e.stall.on.Load() || e.governor.full.Load() ||
+	v, a := e.view.Load(), &e.allowance
+	return a.waiters.Load() > 0 || a.logFull.Load() || e.stall.on.Load() || e.governor.full.Load() || e.collector.behind.Load() ||
 		len(v.frozen) >= e.shares().frozen && v.active.Bytes() > e.shares().generation/2
 }
 
 // allot decides what the background has until the next turn of the governor.
 func (e *Engine) allot() {
 	a := &e.allowance
-	group := time.Duration(0)
-	if e.log != nil {
-		group = e.log.GroupTime()
+	sync := time.Duration(0)
+	if e.log != nil && e.opts.Sync == SyncAlways {
+		m := e.log.Metrics()
+		sync = a.syncs.mean(m.Syncs, m.SyncTime)
 	}
-	a.choose(a.waits.waited(), group, e.hurried() || e.Pressure() > 0 || e.store.Sublevels() > calmSublevels)
+	a.choose(a.waits.waited(), sync, e.hurried() || e.Pressure() > 0 || e.store.Sublevels() > calmSublevels)
 	e.store.SetCompactions(a.compactions())
 }
 
@@ -166,8 +171,24 @@ func (w *waitCounts) waited() float64 {
 	}
 	all, long := now.all-w.all, now.long-w.long
 	*w = now
-	if all == 0 {
+	if all < leastWaits {
 		return 0
 	}
 	return float64(long) / float64(all)
+}
+
+// syncCounts remembers how many syncs there were and what they took together.
+type syncCounts struct {
+	n    uint64
+	took time.Duration
+}
+
+// mean is what a sync took since it was asked last; zero: too few.
+func (c *syncCounts) mean(n uint64, took time.Duration) time.Duration {
+	was := *c
+	*c = syncCounts{n, took}
+	if n-was.n < leastSyncs {
+		return 0
+	}
+	return (took - was.took) / time.Duration(n-was.n)
 }

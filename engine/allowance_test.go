@@ -19,25 +19,30 @@ func TestAllowance_choose(t *testing.T) {
 	require.EqualValues(t, 1, a.now())
 	for _, step := range []struct {
 		waited  float64
-		group   time.Duration
+		sync    time.Duration
 		awaited bool
 		share   float64
 		why     string
 	}{
 		{0, 200 * time.Microsecond, false, 1, "callers leave room"},
 		{0.2, 200 * time.Microsecond, false, busyShare, "processors"},
-		{0.2, 200 * time.Microsecond, true, 1, "wait for it"},
-		{0, time.Millisecond, false, busyShare, "log's writes"},
-		{0, time.Millisecond, true, 1, "wait for it"},
+		{0.2, 200 * time.Microsecond, true, 1, "waits for it"},
+		{0, time.Millisecond, false, busyShare, "syncs of the log"},
+		{0, time.Millisecond, true, 1, "waits for it"},
 		{0, 250 * time.Microsecond, false, 1, "callers leave room"},
 		{0, 0, false, 1, "callers leave room"}, // a policy that answers from memory
 	} {
-		a.choose(step.waited, step.group, step.awaited)
+		a.choose(step.waited, step.sync, step.awaited)
 		m := a.metrics()
 		require.Equal(t, step.share, m.Share, "%+v", step)
 		require.Contains(t, m.Why, step.why)
 		require.Equal(t, 1 == m.Share, m.Compactions == mostCompactions)
 	}
+	c := syncCounts{}
+	require.Zero(t, c.mean(leastSyncs-1, time.Second), "too few")
+	require.Zero(t, c.mean(leastSyncs, time.Second))
+	require.Equal(t, 10*time.Millisecond, c.mean(leastSyncs+100, 2*time.Second))
+	require.Zero(t, c.mean(leastSyncs+100, 2*time.Second), "nobody commits")
 	for range 10_000 { // a disk that is slow for good is what this disk takes
 		a.choose(0, time.Millisecond, false)
 	}

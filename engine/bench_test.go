@@ -241,6 +241,9 @@ func BenchmarkEngine_Scan(b *testing.B) {
 				require.NoError(b, err)
 				left := keys
 				for ok := it.First(); ok && left > 0; ok = it.Next() {
+					if _, err := it.ValueAndErr(); err != nil {
+						b.Fatal(err)
+					}
 					left--
 				}
 				require.NoError(b, it.Close())

@@ -26,6 +26,9 @@ func (e *Engine) Compact(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer e.gate.leave(0)
+	e.allowance.waiters.Add(1)
+	defer e.allowance.waiters.Add(-1)
+	e.store.SetCompactions(mostCompactions)
 	if err := e.store.Compact(ctx); err != nil {
 		return door(err)
 	}

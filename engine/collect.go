@@ -36,10 +36,10 @@ func (c *collector) kick() {
 }
 
 // forget drops from skip what is none of the packs that are there.
-func (c *collector) forget(there []mmap.PackInfo) {
+func (c *collector) forget(there []uint64) {
 	gone := maps.Clone(c.skip)
-	for _, p := range there {
-		delete(gone, p.Num)
+	for _, num := range there {
+		delete(gone, num)
 	}
 	for num := range gone {
 		delete(c.skip, num)
@@ -264,7 +264,7 @@ func (e *Engine) weigh() []weighed {
 	out := make([]weighed, 0, len(infos))
 	garbage, now := b.acc.Unflushed(), yield.Now()
 	if len(e.collector.skip) > 0 {
-		e.collector.forget(infos)
+		e.collector.forget(e.packs.Packs())
 	}
 	for _, i := range infos {
 		if i.Pending == 0 && !e.collector.skip[i.Num].After(now) {

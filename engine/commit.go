@@ -109,6 +109,7 @@ func (e *Engine) ApplyContext(ctx context.Context, b *Batch) (lsn uint64, err er
 		}
 	case errors.Is(err, ErrDiskFull):
 		e.collector.logFull.Store(true) // what has gone down needs no log
+		e.allowance.logFull.Store(true)
 		e.collector.kick()
 	}
 	return lsn, err
@@ -251,8 +252,9 @@ func (e *Engine) waitStall(ctx context.Context, on *atomic.Bool, why string) err
 }
 
 // place puts the operations of one commit into the active generation. The log
-// calls it in the order of commit numbers, after the record is written and, under
-// SyncAlways, synced (I2); recovery calls it for every record it replays.
+// calls it in the order of commit numbers, after the record is written; nobody sees
+// the cells before the log publishes the number (I2). Recovery calls it for every record
+// it replays.
 func (e *Engine) place(lsn uint64, payload []byte) error {
 	g := e.view.Load().active
 	var ranges []cow.Range

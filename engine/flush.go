@@ -93,6 +93,7 @@ func (e *Engine) runFlusher() {
 			switch {
 			case err == nil:
 				retry = flushRetryLeast
+				e.allowance.logFull.Store(false)
 				e.unstall()
 				e.keepWarm(gen.Generation) // last: whoever waited for the flush goes on
 			case !broken:

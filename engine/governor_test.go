@@ -219,6 +219,10 @@ func TestGovernor_sharesFollowLoad(t *testing.T) {
 			}
 			e.governor.turn.Lock()
 			e.governor.looked, e.governor.resized = splitEvery, time.Time{}
+			for tier, us := range map[Tier]int64{TierL1: 1, TierL2: 3, TierL3: 100} { // a disk's, on any machine
+				e.latency.recent[tier].samples.Store(recentSamples)
+				e.latency.recent[tier].nanos.Store(us * 1000 * recentParts)
+			}
 			e.governor.turn.Unlock()
 			e.govern()
 			if m := e.Metrics().Memory; settled(e.shares().l2) {

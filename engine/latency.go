@@ -48,24 +48,37 @@ type latencies struct {
 
 // recent is a mean of the last some dozens of samples. One that is many times longer
 // counts less: the collector or the scheduler came between.
-type recent struct{ nanos atomic.Int64 }
+type recent struct {
+	nanos   atomic.Int64 // times recentParts
+	samples atomic.Int64
+}
 
 const (
 	recentSamples = 32
-	recentMost    = 8 // times the mean
+	recentMost    = 4 // times the mean
+	recentParts   = 64
 )
 
 func (r *recent) add(took time.Duration) {
-	was, now := r.nanos.Load(), max(int64(took), 1)
-	if was > 0 {
-		now = was + (min(now, recentMost*was)-was)/recentSamples
+	n, was := r.samples.Add(1), r.nanos.Load()
+	now := max(int64(took), 1) * recentParts
+	if n > 1 {
+		now = was + (min(now, recentMost*was)-was)/min(n, recentSamples)
 	}
 	r.nanos.Store(now) // a sample that another reader adds at once may be lost
 }
 
+// mean is zero while there are few samples.
+func (r *recent) mean() float64 {
+	if r.samples.Load() < recentSamples {
+		return 0
+	}
+	return float64(r.nanos.Load()) / recentParts
+}
+
 // cost is what reads from the caches and from L3 took lately.
 func (l *latencies) cost() cache.Cost {
-	of := func(t Tier) float64 { return float64(l.recent[t].nanos.Load()) }
+	of := func(t Tier) float64 { return l.recent[t].mean() }
 	return cache.Cost{L1: of(TierL1), L2: of(TierL2), Load: of(TierL3)}
 }
 

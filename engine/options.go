@@ -251,7 +251,7 @@ func sharesOf(budget, segmentBytes int64) shares {
 	}
 }
 
-// groupBytes bounds a group of commits. Up to four of them hold memory: one that forms, one
+// groupBytes bounds a group of commits. Up to five of them hold memory: one that forms, one
 // that is written, spares.
 func groupBytes(budget int64) int { return int(min(max(budget/64, 256<<10), 4<<20)) }
 

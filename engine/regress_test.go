@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"syscall"
 	"testing"
@@ -166,6 +167,10 @@ func TestSnapshot_givesWay_scanLetsGo(t *testing.T) {
 		s.end(ErrSnapshotTooOld)
 		require.Empty(t, m.gens)
 		require.Empty(t, m.rooms)
+		require.Zero(t, m.someRooms)
+		for i := range m.someIters {
+			require.True(t, reflect.ValueOf(&m.someIters[i]).Elem().IsZero(), "it holds its generation")
+		}
 	}
 	require.Equal(t, 2, n)
 	require.Empty(t, s.scans)

@@ -188,6 +188,8 @@ func (m *merge) letGo() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rooms, m.gens = nil, nil
+	clear(m.someRooms[:])
+	clear(m.someIters[:])
 }
 
 // next moves to the next key that is there. User code runs between two calls. It needs

@@ -43,18 +43,3 @@ func bounds(buf, lower, upper []byte) (lo, hi, _ []byte) {
 	}
 	return lo, hi, buf
 }
-
-// lowerBound and upperBound give the inner bounds; nil means open.
-func lowerBound(lower []byte) []byte {
-	if lower == nil {
-		return userLowest
-	}
-	return appendUser(make([]byte, 0, 1+len(lower)), lower)
-}
-
-func upperBound(upper []byte) []byte {
-	if upper == nil {
-		return userEnd
-	}
-	return appendUser(make([]byte, 0, 1+len(upper)), upper)
-}

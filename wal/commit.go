@@ -87,7 +87,7 @@ func (l *Log) commitAlone(ctx context.Context, payload []byte, ops, sum uint32, 
 	return g.first, nil
 }
 
-// commit is write -> sync -> place -> publish for one group (I2). It needs
+// commit is write -> sync and place -> publish for one group (I2). It needs
 // commitMu. Whatever fails before the first byte is written leaves the log as
 // it was: no number is consumed, and a later group may succeed.
 func (l *Log) commit(g *group) error {
@@ -139,7 +139,6 @@ func (l *Log) commit(g *group) error {
 		return err
 	}
 	l.ioTime += (time.Since(begin) - l.ioTime) / 8
-	l.groupTime.Store(int64(l.ioTime))
 	last := l.nextLSN - 1
 	yield.Point("wal.synced")
 	if placed == nil {

@@ -70,8 +70,6 @@ type Log struct {
 	failed  atomic.Pointer[poisonError]
 	armed   atomic.Bool // the keeper looks again by itself
 
-	groupTime atomic.Int64 // ioTime for everybody
-
 	keepKick, makeKick, flushKick, flushNow chan struct{}
 	stop                                    chan struct{}
 	background                              sync.WaitGroup
@@ -202,7 +200,7 @@ type Metrics struct {
 	Markers          uint64
 	CohortWaits      uint64 // groups whose leader waited for company
 	LastGroup        int    // batches in the last group
-	GroupWanted      int    // batches that its leader waited for, at most GroupWait; 0 or 1: for nobody
+	GroupWanted      int    // batches that the last leader waited for, at most GroupWait; 0 or 1: for nobody
 	GroupWait        time.Duration
 	DiskFull         uint64 // batches or groups refused for want of space
 	Segments         int    // on disk, the current one included
@@ -223,10 +221,6 @@ func (l *Log) GroupBytes() int64 {
 	}
 	return int64(sum+largest) + 2*bufferBytes // one more is being written, at most
 }
-
-// GroupTime is about what a group takes to be written and synced, lately; zero under
-// policies that answer from memory.
-func (l *Log) GroupTime() time.Duration { return time.Duration(l.groupTime.Load()) }
 
 // Metrics is a snapshot.
 func (l *Log) Metrics() Metrics {

@@ -533,6 +533,7 @@ func TestLog_gather_followsLoad(t *testing.T) {
 	together := s.log.Metrics()
 	require.Greater(t, largest.Load(), int64(writers/2))
 	require.Greater(t, wanted.Load(), int64(writers/2))
+	require.Greater(t, together.CohortWaits, m.CohortWaits)
 	require.Positive(t, together.GroupWait)
 	require.LessOrEqual(t, together.GroupWait, maxCohortWait)
 	require.Less(t, together.Syncs-m.Syncs, uint64(writers*40/4), "they share their syncs")
@@ -578,10 +579,11 @@ func TestLog_commit_placesBeside(t *testing.T) {
 				if armed.Load() && !c.beside && !synced.Load() {
 					t.Errorf("%d writes placed before their sync", ops)
 				}
-				placed.Store(lsn)
 				if c.beside {
 					arrived <- struct{}{}
+					time.Sleep(20 * time.Millisecond) // who does not wait would publish by now
 				}
+				placed.Store(lsn)
 			},
 			Publish: func(lsn uint64) {
 				if armed.Load() && (!synced.Load() || placed.Load() < lsn) {
@@ -591,7 +593,9 @@ func TestLog_commit_placesBeside(t *testing.T) {
 			},
 		}
 		s := openStore(t, o)
-		commit := func() error {
+		commit := func() error { // armed for so long only: the keeper syncs, too
+			armed.Store(true)
+			defer armed.Store(false)
 			b := payloadOf(7, 200)
 			_, err := s.log.Commit(context.Background(), b, c.ops, Checksum(b), c.arg)
 			return err
@@ -601,7 +605,6 @@ func TestLog_commit_placesBeside(t *testing.T) {
 			defer s.log.makeMu.Unlock()
 			return len(s.log.spares) > 0
 		}, 10*time.Second, time.Millisecond)
-		armed.Store(true)
 		require.NoError(t, commit())
 		require.Equal(t, placed.Load(), published.Load())
 		last := published.Load()
@@ -610,7 +613,6 @@ func TestLog_commit_placesBeside(t *testing.T) {
 		require.ErrorIs(t, commit(), ErrInDoubt)
 		require.Equal(t, last, published.Load())
 		require.Equal(t, last, s.log.Last())
-		armed.Store(false)
 		_ = s.log.Close()
 	}
 }

@@ -49,7 +49,8 @@ type Hooks struct {
 	BeforeSync func() error
 	// Place takes one batch into memory, after its write and, under Always, after or
 	// beside its sync: if that fails, Publish is never called for it, nor for any later
-	// one. arg comes only after the sync. The payload is valid only during the call.
+	// one. A batch with an arg is placed only when its group is committed. The
+	// payload is valid only during the call.
 	Place func(lsn uint64, payload []byte, ops uint32, arg any)
 	// Publish makes everything at or below lsn visible.
 	Publish func(lsn uint64)
