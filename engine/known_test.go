@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/holdfastdb/holdfast/cache"
@@ -128,7 +130,6 @@ func TestKnown_model(t *testing.T) {
 // down and filters are begun, finished and dropped as fast as they can be.
 func TestKnown_sideBySide(t *testing.T) {
 	e := open(t, t.TempDir(), Options{Sync: SyncNever})
-	const keys = 20_000 // of a writer: beyond what a filter has room for there would be none
 	puts, filters := 2000, int32(20)
 	if testing.Short() {
 		puts, filters = 500, 5
@@ -162,13 +163,16 @@ func TestKnown_sideBySide(t *testing.T) {
 		writers.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 1))
 			for n := 0; n < puts || begun.Load() < filters; n++ {
-				k := fmt.Appendf(nil, "w%d %06d", w, n%keys)
+				if n >= puts { // with more keys than a filter has room for none would come
+					time.Sleep(time.Millisecond)
+				}
+				k := fmt.Appendf(nil, "w%d %06d", w, n)
 				if err := e.Put(k, k); err != nil {
 					t.Error(err)
 					return
 				}
 				for _, old := range []int{n, rnd.IntN(n + 1), max(0, n-rnd.IntN(64))} { // the last are just going down
-					k := fmt.Appendf(nil, "w%d %06d", w, old%keys)
+					k := fmt.Appendf(nil, "w%d %06d", w, old)
 					if v, err := e.Get(k); err != nil || string(v) != string(k) {
 						t.Errorf("%s: %q, %v", k, v, err)
 						return
@@ -180,6 +184,38 @@ func TestKnown_sideBySide(t *testing.T) {
 	writers.Wait()
 	stop.Store(true)
 	wg.Wait()
+}
+
+// Goal: a key that goes down is in the filter before any reader depends on it: between the
+// swap of the view and the end of the flush, when STATE is written, all of them are found.
+func TestKnown_beforeTheSwap(t *testing.T) {
+	var e *Engine
+	var armed atomic.Bool
+	var looked atomic.Int64
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if armed.Load() && op.Kind == errorfs.OpFileWriteAt && strings.HasSuffix(op.Path, stateName) && e.view.Load().active.Empty() {
+			armed.Store(false)
+			for i := range 500 {
+				if _, err := e.Get(fmt.Appendf(nil, "k%04d", i)); err != nil {
+					t.Errorf("k%04d: %v", i, err)
+				}
+				looked.Add(1)
+			}
+		}
+		return nil
+	}))
+	e, err := Open("/store", small(Options{Sync: SyncNever, FS: fs}))
+	require.NoError(t, err)
+	defer e.Close()
+	require.NoError(t, e.Put([]byte("first"), nil))
+	flush(t, e)
+	awaitFilter(t, e)
+	for i := range 500 {
+		require.NoError(t, e.Put(fmt.Appendf(nil, "k%04d", i), nil))
+	}
+	armed.Store(true)
+	flush(t, e)
+	require.EqualValues(t, 500, looked.Load())
 }
 
 // Goal: a filter that holds more keys than it has room for is dropped, and L3 that is

@@ -617,6 +617,50 @@ func TestLog_commit_placesBeside(t *testing.T) {
 	}
 }
 
+// What a barrier runs meets no group half-way: all that was placed is published, and the
+// number that it is told is the last of it.
+func TestLog_Barrier_betweenGroups(t *testing.T) {
+	for _, p := range policies {
+		var placed, published atomic.Uint64
+		o := memOptions(vfs.NewMem())
+		o.Policy = p
+		o.Hooks = Hooks{
+			Place: func(lsn uint64, _ []byte, _ uint32, _ any) {
+				placed.Store(lsn)
+				time.Sleep(100 * time.Microsecond) // whoever takes no lock comes now
+			},
+			Publish: func(lsn uint64) { published.Store(lsn) },
+		}
+		s := openStore(t, o)
+		var stop atomic.Bool
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				for i := uint64(0); !stop.Load(); i++ {
+					b := payloadOf(i, 50)
+					if _, err := s.log.Commit(context.Background(), b, 1, Checksum(b), nil); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		for n := 0; n < 200; n++ {
+			require.NoError(t, s.log.Barrier(func(last uint64) {
+				require.Equal(t, published.Load(), placed.Load(), "a group is on its way")
+				require.Equal(t, published.Load(), last)
+				time.Sleep(20 * time.Microsecond)
+				require.Equal(t, last, placed.Load(), "a group began")
+			}))
+			time.Sleep(50 * time.Microsecond)
+		}
+		stop.Store(true)
+		wg.Wait()
+		require.Greater(t, published.Load(), uint64(100))
+		s.close()
+	}
+}
+
 // Whoever stops waiting is told that the outcome is open.
 func TestLog_Commit_cancelled(t *testing.T) {
 	for _, n := range []int{10, 50_000} {

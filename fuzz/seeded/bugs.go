@@ -180,7 +180,7 @@ var Bugs = []Bug{
 	{
 		Name: "barrier-without-lock", Like: "a write on the wrong side of a memtable switch",
 		File: "wal/log.go", From: "func (l *Log) Barrier(fn func(last uint64)) error {\n	l.commitMu.Lock()\n	defer l.commitMu.Unlock()", To: "func (l *Log) Barrier(fn func(last uint64)) error {",
-		Pkg: "./fuzz/schedule", Run: "orders", Tags: "schedule",
+		Pkg: "./wal", Run: "Barrier",
 	},
 	{
 		Name: "collect-under-snapshot", Like: "ours: a reader's data dropped by the collector",
