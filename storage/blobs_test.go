@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 )
@@ -69,19 +70,26 @@ func TestIngest_blobs(t *testing.T) {
 	require.True(t, s.Indexed())
 }
 
-// Goal: fewer compactions may run than Pebble would let, and as many again.
+// allows is a store that would let three compactions run.
+type allows struct{ pebble.DBForCompaction }
+
+func (allows) GetAllowedWithoutPermission() int { return 3 }
+
+// Goal: fewer compactions may run than Pebble would let, as many again, and never more.
 func TestScheduler_limit(t *testing.T) {
-	s := mustOpen(t, testOptions(vfs.NewMem()))
-	free := func() int {
-		s.sched.mu.Lock()
-		defer s.sched.mu.Unlock()
-		return s.sched.freeLocked()
+	c := newScheduler(func() {}, func() {})
+	c.db, c.opened = allows{}, true
+	for _, step := range []struct{ most, free int }{{1, 1}, {2, 2}, {5, 3}, {0, 3}} {
+		c.limit(step.most)
+		c.mu.Lock()
+		require.Equal(t, step.free, c.freeLocked(), "%+v", step)
+		c.running = 1
+		require.Equal(t, step.free-1, c.freeLocked(), "%+v", step)
+		c.running = 0
+		c.mu.Unlock()
 	}
-	before := free()
-	require.Positive(t, before)
+	s := mustOpen(t, testOptions(vfs.NewMem()))
 	s.SetCompactions(1)
-	require.Equal(t, 1, free())
-	s.SetCompactions(2)
-	require.Equal(t, before, free())
+	require.Equal(t, 1, s.sched.most)
 	require.NoError(t, s.Fault())
 }
