@@ -17,6 +17,9 @@ type Options struct {
 	// rest is for its maps. Below 1 MiB, which is bigcache's granule, the tier
 	// is off.
 	L2Bytes int64
+	// MaxL1Bytes is the most that Resize will give L1, which sizes the counters of its
+	// admission: grown beyond it, it admits worse. Zero is L1Bytes.
+	MaxL1Bytes int64
 	// MaxEntry is the largest key and cell together that is cached. Larger
 	// means that single cells push out many small ones. Zero is 64 KiB or a
 	// sixteenth of the smaller tier that is on, whichever is less.
@@ -35,11 +38,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Policy > PolicyProbation {
 		return o, fmt.Errorf("cache: no such policy: %d", o.Policy)
 	}
-	if o.Codec > CodecZstd {
+	if o.Codec > CodecS2 {
 		return o, fmt.Errorf("cache: no such codec: %d", o.Codec)
 	}
-	if o.L1Bytes < 0 || o.L2Bytes < 0 || o.MaxEntry < 0 {
-		return o, fmt.Errorf("cache: negative option: L1Bytes %d, L2Bytes %d, MaxEntry %d", o.L1Bytes, o.L2Bytes, o.MaxEntry)
+	if o.L1Bytes < 0 || o.L2Bytes < 0 || o.MaxL1Bytes < 0 || o.MaxEntry < 0 {
+		return o, fmt.Errorf("cache: negative option: L1Bytes %d, L2Bytes %d, MaxL1Bytes %d, MaxEntry %d", o.L1Bytes, o.L2Bytes, o.MaxL1Bytes, o.MaxEntry)
 	}
 	if o.L1Bytes < minL1Bytes {
 		o.L1Bytes = 0

@@ -433,7 +433,7 @@ func TestL1_put_bound(t *testing.T) {
 		still := make(chan struct{})
 		var stand sync.Once
 		stands := make(chan struct{})
-		l, err := newL1(l1, 64<<10, func(*item, bool) {
+		l, err := newL1(l1, l1, 64<<10, func(*item, bool) {
 			stand.Do(func() { close(stands) })
 			<-still
 		})

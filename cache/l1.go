@@ -42,9 +42,10 @@ type l1 struct {
 	pendingItems    atomic.Int64
 }
 
-func newL1(size, maxEntry int64, gone func(it *item, rejected bool)) (*l1, error) {
-	counters := int64(1) << (bits.Len64(uint64(size/l1CounterPer)) - 1)
-	t := &l1{touched: newMarks(size)}
+func newL1(size, maxSize, maxEntry int64, gone func(it *item, rejected bool)) (*l1, error) {
+	maxSize = max(maxSize, size)
+	counters := int64(1) << (bits.Len64(uint64(maxSize/l1CounterPer)) - 1)
+	t := &l1{touched: newMarks(maxSize)}
 	t.fixed = l1QueueBytes + counters*l1CounterBytes + t.touched.bytes()
 	t.bound(size, maxEntry)
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, *item]{

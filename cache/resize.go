@@ -14,7 +14,7 @@ const maxHandOver = 500 * time.Millisecond
 // so before the other grows. L1 keeps what still fits and hands the rest on to
 // L2. L2 begins anew unless its ring keeps its size in whole MiB: nothing of
 // it is carried over, so it is a thing to do seldom. L1's admission counts with
-// the precision that it was made with; grown many times over it admits worse.
+// the precision that it was made with, see Options.MaxL1Bytes.
 //
 // The memory of an old ring goes when the collector finds it. After Close it
 // does nothing.
@@ -62,7 +62,7 @@ func (c *Cache) setL1(size int64) error {
 	case up == nil && size == 0:
 		return nil
 	case up == nil:
-		up, err := newL1(size, c.maxEntry.Load(), c.gone)
+		up, err := newL1(size, c.options.MaxL1Bytes, c.maxEntry.Load(), c.gone)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -85,6 +86,36 @@ func TestCache_Resize_keeps(t *testing.T) {
 	require.Less(t, at[Miss], 400)
 	require.Greater(t, at[L2], 2000)
 	t.Logf("miss %d, L1 %d, L2 %d", at[Miss], at[L1], at[L2])
+}
+
+func TestCache_Resize_admission(t *testing.T) {
+	// The goal: an L1 that grew to the most it was made for admits as well as one that
+	// was made so large. Counters for a sixteenth of it forget before they know.
+	hits := func(o Options) int {
+		c := open(t, o)
+		h := NewHorizon(1)
+		require.NoError(t, c.Resize(16<<20, 0))
+		z := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.01, 10, 200_000)
+		n := 0
+		for i := range 600_000 {
+			k := int(z.Uint64())
+			hash, key := key(k)
+			_, tier := c.Get(h, hash, key)
+			switch {
+			case tier == Miss:
+				fill(t, c, h, k, make([]byte, 1000))
+				if i%64 == 0 {
+					c.settle()
+				}
+			case i > 300_000:
+				n++
+			}
+		}
+		return n
+	}
+	made, grew := hits(Options{L1Bytes: 16 << 20}), hits(Options{L1Bytes: 1 << 20, MaxL1Bytes: 16 << 20})
+	t.Logf("made %d, grew %d", made, grew)
+	require.Greater(t, grew, made*98/100)
 }
 
 func TestCache_Resize_concurrent(t *testing.T) {

@@ -63,7 +63,7 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 		}
 		s.Part = splitReturn
 		// All room is L1's now. A try without dictionaries is none, if there is room for one.
-		if part := 1.05 * minAutoZstd / float64(m.L1Capacity); part <= 0.5 {
+		if part := 1.05 * minAutoDict / float64(m.L1Capacity); part <= 0.5 {
 			s.Part = max(s.Part, part)
 		}
 		return "L2 gets another try"

@@ -94,12 +94,12 @@ func TestSplit_cost(t *testing.T) {
 
 // Goal: where there is room for it, L2 comes back large enough for dictionaries.
 func TestSplit_return(t *testing.T) {
-	for room, part := range map[int64]float64{20 << 20: splitReturn, 40 << 20: 0.42, 200 << 20: splitReturn} {
+	for room, part := range map[int64]float64{8 << 20: splitReturn, 15 << 20: 0.35, 200 << 20: splitReturn} {
 		s := Split{}
 		require.NotEmpty(t, s.Look(Metrics{L1Capacity: room, Misses: splitReads}, Cost{}))
 		require.InDelta(t, part, s.Part, 0.001)
-		if room >= 40<<20 {
-			require.Greater(t, int64(float64(room)*s.Part), int64(minAutoZstd))
+		if room >= 15<<20 {
+			require.Greater(t, int64(float64(room)*s.Part), int64(minAutoDict))
 		}
 	}
 }

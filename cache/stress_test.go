@@ -271,7 +271,7 @@ func TestCache_stress(t *testing.T) {
 		require.NotZero(t, m.L2Hits)
 	})
 	for _, o := range []Options{
-		{Policy: PolicyVictim, Codec: CodecZstd}, {Policy: PolicyProbation, Codec: CodecS2}, {Policy: PolicySecond, Codec: CodecZstd},
+		{Policy: PolicyVictim, Codec: CodecAuto}, {Policy: PolicyProbation, Codec: CodecS2}, {Policy: PolicySecond, Codec: CodecAuto},
 	} {
 		o.L1Bytes, o.L2Bytes = 1<<20, 1<<20
 		t.Run(fmt.Sprintf("policy=%s/codec=%s", o.Policy, o.Codec), func(t *testing.T) {

@@ -140,11 +140,11 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	s.blocks = o.shares().blocks // L3's block cache keeps its size
 	maps := max(min(g.maps.bytes*5/4, 2*s.generation), g.maps.bytes, s.generation/4)
 	pages := max(min(g.pages.bytes*5/4, s.mapped), s.mapped/8)
-	room := float64(m.Budget-max(s.blocks, m.Blocks)-m.Tables-pages)/max(m.HeapFactor, 1.5) - float64(maps+s.records+m.Log+m.Blobs+m.Filter)
-	most := float64(s.l1 + s.l2)
-	if o.TuneGC {
-		most = float64(m.Budget) / 2.5
+	most, factor := g.most(o, m.Budget), max(m.HeapFactor, 1.5)
+	if g.gc.on {
+		factor = g.gc.factor()
 	}
+	room := float64(m.Budget-max(s.blocks, m.Blocks)-m.Tables-pages)/factor - float64(maps+s.records+m.Log+m.Blobs+m.Filter)
 	room = min(max(room, float64(m.Budget/24)), most) * g.squeeze
 	if s.l2 = int64(room * g.split.Part); s.l2 < leastL2 {
 		s.l2 = 0
@@ -156,6 +156,15 @@ func (g *governor) divide(o *Options, m *MemoryMetrics) shares {
 	// What snapshots hold comes on top of the two that are written and flushed.
 	s.generation -= min(g.pinned.bytes/4, s.generation/2)
 	return s
+}
+
+// most is what both caches may have of a budget.
+func (g *governor) most(o *Options, budget int64) float64 {
+	if o.TuneGC {
+		return float64(budget) * 5 / 8
+	}
+	s := sharesOf(budget, o.SegmentBytes)
+	return float64(s.l1 + s.l2)
 }
 
 // apply lets the rooms know. L1 grows by steps, so that a moment's room does not fill with

@@ -79,9 +79,14 @@ func TestGovernor_divide(t *testing.T) {
 	o := Options{MemoryBudget: 256 << 20, TuneGC: true}
 	base := o.shares()
 	m := MemoryMetrics{Budget: o.MemoryBudget, HeapFactor: 2}
-	g := governor{squeeze: 1, split: cache.Split{Part: 0.5}}
+	g := governor{squeeze: 1, split: cache.Split{Part: 0.5}, gc: collectorTuning{on: true, want: mostPercent}}
 	idle := g.divide(&o, &m)
 	require.Greater(t, idle.l1+idle.l2, 2*(base.l1+base.l2))
+	g.gc.want = leastPercent
+	cheap := g.divide(&o, &m)
+	require.Greater(t, cheap.l1+cheap.l2, 4*(idle.l1+idle.l2)/3, "a collector that costs little leaves more")
+	require.LessOrEqual(t, cheap.l1+cheap.l2, o.MemoryBudget*5/8)
+	g.gc = collectorTuning{}
 	require.Equal(t, base.generation, idle.generation)
 	o.TuneGC = false
 	untuned := g.divide(&o, &m)
@@ -160,6 +165,28 @@ func TestEngine_SetMemoryBudget(t *testing.T) {
 	}
 	require.NoError(t, e.Close())
 	require.ErrorIs(t, e.SetMemoryBudget(64<<20), ErrClosed)
+}
+
+// Goal: the percent follows what the collector costs, between its bounds, and nothing is
+// concluded before another turn of it was counted.
+func TestCollectorTuning_weigh(t *testing.T) {
+	c := collectorTuning{want: mostPercent}
+	gc, all := 0.0, 0.0
+	turns := func(n int, share float64) int {
+		for range n {
+			gc, all = gc+share, all+1
+			c.weigh(gc, all)
+			c.weigh(gc, all)
+		}
+		return c.want
+	}
+	require.Less(t, turns(3, cheapShare/2), mostPercent)
+	require.Greater(t, c.want, mostPercent/2)
+	require.Equal(t, leastPercent, turns(30, cheapShare/2))
+	require.Equal(t, leastPercent, turns(30, (cheapShare+dearShare)/2), "neither cheap nor dear")
+	require.Greater(t, turns(3, dearShare*2), leastPercent)
+	require.Equal(t, mostPercent, turns(30, dearShare*2))
+	require.InDelta(t, 2+tunedSpare, c.factor(), 1e-9)
 }
 
 // Goal: with TuneGC the runtime's settings follow, one store of a process has them, and

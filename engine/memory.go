@@ -127,6 +127,25 @@ func liveHeap() float64 {
 	return gauge(s[0])
 }
 
+// stackBytes is what the collector counts of stacks beside what is live.
+func stackBytes() float64 {
+	s := []metrics.Sample{{Name: "/gc/scan/stack:bytes"}}
+	metrics.Read(s)
+	return gauge(s[0])
+}
+
+// besideHeap is what the runtime has of the kernel's that is no heap: stacks, and its own
+// tables.
+func besideHeap() float64 {
+	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: heapObjects}, {Name: heapUnused}, {Name: heapFree}, {Name: heapReleased}}
+	metrics.Read(s)
+	n := gauge(s[0])
+	for _, heap := range s[1:] {
+		n -= gauge(heap)
+	}
+	return max(n, 0)
+}
+
 // idleHeap is what the runtime keeps of the kernel's and has no object in.
 func idleHeap() float64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}

@@ -99,7 +99,7 @@ func (e *Engine) open() error {
 		return err
 	}
 	// After all that may refuse, which needs no cache.
-	if e.cache, err = cache.New(cache.Options{L1Bytes: e.shares().l1, L2Bytes: e.shares().l2}); err != nil {
+	if e.cache, err = cache.New(cache.Options{L1Bytes: e.shares().l1, L2Bytes: e.shares().l2, MaxL1Bytes: int64(e.governor.most(&e.opts, e.opts.MemoryBudget))}); err != nil {
 		return err
 	}
 	e.found = recovered(rec, mark, time.Since(began))

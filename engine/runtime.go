@@ -36,6 +36,14 @@ const (
 	heapReleased = "/memory/classes/heap/released:bytes"
 )
 
+// collectorTime is the CPU seconds that the collector used, and the process with it, up to
+// the end of its last turn.
+func collectorTime() (collector, process float64) {
+	s := []metrics.Sample{{Name: gcCPU}, {Name: allCPU}, {Name: idleCPU}}
+	metrics.Read(s)
+	return gauge(s[0]), gauge(s[1]) - gauge(s[2])
+}
+
 func readRuntime() RuntimeMetrics {
 	samples := []metrics.Sample{
 		{Name: gcCPU}, {Name: allCPU}, {Name: idleCPU}, {Name: goroutines}, {Name: mutexWait},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,7 @@ func TestLog_Commit_noRoomInGroup(t *testing.T) {
 		g := forming()
 		l.groupMu.Lock()
 		defer l.groupMu.Unlock()
-		return g.room != nil
+		return g.full.Load() && len(l.outside) == 1
 	}, 5*time.Second, time.Millisecond)
 	time.Sleep(time.Millisecond)
 	closed := make(chan error)
@@ -322,4 +323,82 @@ func TestCorruptError_Error(t *testing.T) {
 	require.EqualError(t, corrupt("a", 7, "gone"), "wal: corrupt: a: offset 7: gone")
 	p := &poisonError{errors.New("cause")}
 	require.EqualError(t, p, "wal: poisoned by an earlier failure: cause")
+}
+
+// Goal: who finds no room is let in first come, first served, and no more of them than fit;
+// who walks away holds up nobody.
+func TestLog_enter_firstComeFirstServed(t *testing.T) {
+	tr := quiet(t, nil)
+	l := tr.log
+	third := l.groupCap / 3
+	l.groupMu.Lock()
+	require.NoError(t, l.enter(context.Background(), l.groupCap))
+	l.groupMu.Unlock()
+	entered, failed := make(chan int), make(chan error, 1)
+	come := func(ctx context.Context, name, need int) {
+		before := len(l.outside)
+		go func() {
+			l.groupMu.Lock()
+			err := l.enter(ctx, need)
+			l.groupMu.Unlock()
+			if err != nil {
+				failed <- err
+				return
+			}
+			entered <- name
+		}()
+		require.Eventually(t, func() bool {
+			l.groupMu.Lock()
+			defer l.groupMu.Unlock()
+			return len(l.outside) == before+1
+		}, 5*time.Second, time.Millisecond)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	come(ctx, 0, l.groupCap)
+	for name := 1; name <= 7; name++ {
+		come(context.Background(), name, third)
+	}
+	leave := func(n int) {
+		l.groupMu.Lock()
+		defer l.groupMu.Unlock()
+		l.leave(n)
+	}
+	group := func() (names []int) {
+		for range 3 {
+			names = append(names, <-entered)
+		}
+		slices.Sort(names)
+		select {
+		case n := <-entered:
+			t.Fatalf("%d is one too many", n)
+		case <-time.After(5 * time.Millisecond):
+		}
+		return names
+	}
+	leave(third) // the first needs more, and the others wait behind it
+	select {
+	case n := <-entered:
+		t.Fatalf("%d passed the first", n)
+	case <-time.After(5 * time.Millisecond):
+	}
+	come(context.Background(), 8, third) // there is room for it, and it was not first
+	leave(l.groupCap - third)
+	cancel() // it was let in, and gives its room back
+	select {
+	case err := <-failed:
+		require.ErrorIs(t, err, context.Canceled)
+	case n := <-entered:
+		require.Zero(t, n)
+		leave(l.groupCap)
+	}
+	require.Equal(t, []int{1, 2, 3}, group())
+	leave(3 * third)
+	require.Equal(t, []int{4, 5, 6}, group())
+	leave(third)
+	require.Equal(t, 7, <-entered)
+	leave(third)
+	require.Equal(t, 8, <-entered)
+	leave(3 * third)
+	require.Zero(t, l.entered)
+	require.NoError(t, tr.end())
 }

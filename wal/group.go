@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,7 @@ type group struct {
 	size    atomic.Int32  // of members; the leader reads it while it waits
 	full    atomic.Bool   // somebody did not fit
 	done    chan struct{} // made by the second member: a lone writer tells nobody
-	room    chan struct{} // made by whoever does not fit; closed when the group closes
+	taken   int           // bytes of what may enter a group that its members have
 
 	first uint64 // valid when done
 	err   error
@@ -58,7 +59,7 @@ func (g *group) reset() {
 	g.buf = append(g.buf[:0], headerRoom[:]...)
 	g.size.Store(0)
 	g.full.Store(false)
-	g.done, g.room, g.err, g.first = nil, nil, nil, 0
+	g.done, g.taken, g.err, g.first = nil, 0, nil, 0
 }
 
 // newGroup needs groupMu.
@@ -107,35 +108,72 @@ func (l *Log) admit() error {
 	return l.Err()
 }
 
+// outsider is a batch that found no room in the forming group. It waits outside with its
+// own memory (I10), first come, first served: were all of them to run for each group that
+// forms, ten thousand would wake up for a few hundred places.
+type outsider struct {
+	need int
+	in   chan struct{} // closed when it may enter
+}
+
+// enter waits until so many bytes fit into the group that forms, or that will. It needs
+// groupMu, which it lets go while it waits; after an error nothing was handed over.
+func (l *Log) enter(ctx context.Context, need int) error {
+	if err := l.admit(); err != nil {
+		return err
+	}
+	if len(l.outside) == 0 && l.entered+need <= l.groupCap {
+		l.entered += need
+		return nil
+	}
+	if l.forming != nil {
+		l.forming.full.Store(true)
+	}
+	o := &outsider{need, make(chan struct{})}
+	l.outside = append(l.outside, o)
+	l.groupMu.Unlock()
+	select {
+	case <-o.in:
+		l.groupMu.Lock()
+		err := l.admit()
+		if err != nil {
+			l.leave(need)
+		}
+		return err
+	case <-ctx.Done():
+	}
+	l.groupMu.Lock()
+	if i := slices.Index(l.outside, o); i >= 0 {
+		l.outside, need = slices.Delete(l.outside, i, i+1), 0
+	}
+	l.leave(need)
+	return ctx.Err()
+}
+
+// leave gives room back and lets in whom it is enough for. It needs groupMu.
+func (l *Log) leave(n int) {
+	l.entered -= n
+	in := 0
+	for _, o := range l.outside {
+		if !l.closing && l.entered+o.need > l.groupCap {
+			break
+		}
+		l.entered += o.need
+		close(o.in)
+		in++
+	}
+	l.outside = slices.Delete(l.outside, 0, in)
+}
+
 // commitGrouped joins the forming group, or leads a new one.
 func (l *Log) commitGrouped(ctx context.Context, payload []byte, ops, sum uint32, arg any) (uint64, error) {
 	need := len(payload) + maxEntryHeader
 	l.groupMu.Lock()
-	var g *group
-	for {
-		if err := l.admit(); err != nil {
-			l.groupMu.Unlock()
-			return 0, err
-		}
-		g = l.forming
-		if g == nil || len(g.buf)-frameHeaderBytes+need <= l.groupCap {
-			break
-		}
-		// Back-pressure (I10): one group forms, one is written, the rest waits
-		// outside with its own memory.
-		g.full.Store(true)
-		if g.room == nil {
-			g.room = make(chan struct{})
-		}
-		room := g.room
+	if err := l.enter(ctx, need); err != nil {
 		l.groupMu.Unlock()
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return 0, ctx.Err() // nothing was handed over yet
-		}
-		l.groupMu.Lock()
+		return 0, err
 	}
+	g := l.forming
 	leader := g == nil
 	if leader {
 		g = l.newGroup()
@@ -143,6 +181,7 @@ func (l *Log) commitGrouped(ctx context.Context, payload []byte, ops, sum uint32
 		l.leaders.Add(1)
 	}
 	i := g.add(payload, ops, sum, arg)
+	g.taken += need
 	if g.done == nil && (!leader || ctx.Done() != nil) {
 		g.done = make(chan struct{})
 	}
@@ -179,10 +218,7 @@ func (l *Log) lead(g *group) {
 	l.gather(g)
 	l.groupMu.Lock()
 	l.forming = nil // nobody joins from here on
-	if g.room != nil {
-		close(g.room)
-		g.room = nil
-	}
+	l.leave(g.taken)
 	l.groupMu.Unlock()
 	g.err = l.commit(g)
 	l.groupMu.Lock()

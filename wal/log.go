@@ -24,6 +24,8 @@ type Log struct {
 	groupMu sync.Mutex // guards the fields up to the next blank line
 	forming *group
 	free    []*group
+	entered int         // bytes of batches that are in the forming group, or may enter one
+	outside []*outsider // batches that wait for that
 	closing bool
 	leaders sync.WaitGroup // Add only under groupMu while not closing
 
@@ -243,11 +245,7 @@ func (l *Log) Close() error {
 func (l *Log) close() error {
 	l.groupMu.Lock()
 	l.closing = true
-	if g := l.forming; g != nil && g.room != nil {
-		// Writers that wait for room get their answer now.
-		close(g.room)
-		g.room = nil
-	}
+	l.leave(0) // writers that wait for room get their answer now
 	l.groupMu.Unlock()
 	l.leaders.Wait()
 	l.commitMu.Lock()

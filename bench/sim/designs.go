@@ -23,13 +23,13 @@ var designs = []design{
 	{name: "victim, plain, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyVictim, Codec: cache.CodecOff}},
 	{name: "probation, plain, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation, Codec: cache.CodecOff}},
 	{name: "second, plain, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicySecond, Codec: cache.CodecOff}},
-	{name: "victim, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyVictim}},
+	{name: "victim, dict, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyVictim}},
 	{name: "probation, S2, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation, Codec: cache.CodecS2}},
-	{name: "probation, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation}},
-	{name: "second, zstd, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicySecond}},
-	{name: "second, zstd, moving", l1: 0.5, moves: true, o: cache.Options{Policy: cache.PolicySecond}},
-	{name: "probation, zstd, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicyProbation}},
-	{name: "second, zstd, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicySecond}},
+	{name: "probation, dict, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicyProbation}},
+	{name: "second, dict, 1:1", l1: 0.5, o: cache.Options{Policy: cache.PolicySecond}},
+	{name: "second, dict, moving", l1: 0.5, moves: true, o: cache.Options{Policy: cache.PolicySecond}},
+	{name: "probation, dict, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicyProbation}},
+	{name: "second, dict, 1:3", l1: 0.25, o: cache.Options{Policy: cache.PolicySecond}},
 }
 
 // outcome is what a replay counted in its second half.
@@ -38,6 +38,7 @@ type outcome struct {
 	nanos         float64 // a call of Get, measured
 	packed        bool    // L2 held compressed cells
 	dropped       uint64
+	filled        int     // cells that went into L2
 	part          float64 // of the memory, L2's in the end
 }
 
@@ -56,6 +57,9 @@ func (d design) run(t []uint32, memory int64, value func(key uint32) []byte) (ou
 	o := d.o
 	o.L1Bytes = int64(float64(memory) * d.l1)
 	o.L2Bytes = memory - o.L1Bytes
+	if d.moves {
+		o.MaxL1Bytes = memory
+	}
 	c, err := cache.New(o)
 	if err != nil {
 		return outcome{}, err
@@ -67,7 +71,11 @@ func (d design) run(t []uint32, memory int64, value func(key uint32) []byte) (ou
 	var timed, spent time.Duration
 	misses := 0
 	split := cache.Split{Part: 1 - d.l1}
+	var before cache.Metrics
 	for i, k := range t {
+		if i == len(t)/2 {
+			before = c.Metrics()
+		}
 		look := d.moves && i%max(len(t)/looks, 1) == 0
 		if look {
 			time.Sleep(training)
@@ -109,6 +117,7 @@ func (d design) run(t []uint32, memory int64, value func(key uint32) []byte) (ou
 	out.nanos = float64(spent) / float64(timed)
 	out.packed = m.StoredBytes < m.RawBytes*9/10
 	out.dropped = m.Dropped
+	out.filled = int(m.Victims - before.Victims)
 	out.part = float64(o.L2Bytes) / float64(memory)
 	return out, nil
 }

@@ -10,22 +10,25 @@ import (
 
 // What a read costs in microseconds, by where it ends. Misses: L3 with the page
 // cache warm, and from a device, both measured at the engine. L2: measured at
-// the cache; a compressed cell is decoded.
+// the cache; a compressed cell is decoded. What goes into L2 costs, too: processors
+// that are busy have none to spare for it.
 const (
-	costL1       = 0.2
-	costL2       = 1.0
-	costL2Packed = 2.8
-	missWarm     = 8.0
-	missDevice   = 109.0
+	costL1         = 0.2
+	costL2         = 1.0
+	costL2Packed   = 2.3
+	costFill       = 1.0
+	costFillPacked = 2.5
+	missWarm       = 8.0
+	missDevice     = 109.0
 )
 
 func (o outcome) cost(miss float64) float64 {
-	l2 := costL2
+	l2, fill := costL2, costFill
 	if o.packed {
-		l2 = costL2Packed
+		l2, fill = costL2Packed, costFillPacked
 	}
 	missed := o.reads - o.l1 - o.l2
-	return (float64(o.l1)*costL1 + float64(o.l2)*l2 + float64(missed)*miss) / float64(o.reads)
+	return (float64(o.l1)*costL1 + float64(o.l2)*l2 + float64(missed)*miss + float64(o.filled)*fill) / float64(o.reads)
 }
 
 func main() {
