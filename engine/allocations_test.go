@@ -69,11 +69,11 @@ func TestEngine_allocations(t *testing.T) {
 		{"Put of a new key", "map", inMap, putNew(e), 1, 2},
 		{"Put, synced", "map", inMap, putNew(durable), 1, 2},
 		{"Scan", "map", inMap, scan, 1000, 1},
-		{"Scan of ten", "map", inMap, few, 10, 1},
+		{"Scan of ten", "map", inMap, few, 10, 0.6},
 		{"View", "L1", inL1, view, 1, 0},
 		{"GetInto", "L1", inL1, into, 1, 0},
 		{"Scan", "L3", inMap, scan, 1000, 1},
-		{"Scan of ten", "L3", inMap, few, 10, 1},
+		{"Scan of ten", "L3", inMap, few, 10, 0.6},
 		{"View", "L2", inL2, view, 1, 3},
 		{"GetInto", "L2", inMap, into, 1, 3},
 	} {

@@ -77,19 +77,21 @@ func (i Item) Value() ([]byte, error) {
 // holds a snapshot while the loop runs, which may give way like any other.
 func (e *Engine) Scan(r Range) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		s, err := e.Snapshot()
-		if err != nil {
+		t := new(struct { // in one piece: a short scan would pay more for two
+			Snapshot
+			merge
+		})
+		if err := e.take(&t.Snapshot); err != nil {
 			yield(Item{}, err)
 			return
 		}
-		defer s.Close()
-		s.scan(r, yield)
+		defer t.Close()
+		t.scan(&t.merge, r, yield)
 	}
 }
 
-func (s *Snapshot) scan(r Range, yield func(Item, error) bool) {
-	m, err := s.newMerge(r)
-	if err != nil {
+func (s *Snapshot) scan(m *merge, r Range, yield func(Item, error) bool) {
+	if err := s.begin(m, r); err != nil {
 		yield(Item{}, err)
 		return
 	}
@@ -117,12 +119,13 @@ type merge struct {
 	mu    sync.Mutex // guards the fields up to the next blank line
 	rooms []source   // generations newest first, then L3; nil once the snapshot ended
 	gens  []*cow.Generation
-	l3    *storage.Iter
+	l3    storage.Iter
 	began bool
 
 	// Room for what a scan of a few keys would otherwise allocate one by one.
 	someRooms [3]source
 	someIters [2]cow.Iter
+	someGens  [2]*cow.Generation
 
 	key  []byte
 	cell cow.Cell
@@ -143,21 +146,25 @@ type source struct {
 	same bool   // stands at the key that was given out last
 }
 
-func (s *Snapshot) newMerge(r Range) (*merge, error) {
+// begin makes m a walk over r.
+func (s *Snapshot) begin(m *merge, r Range) error {
 	if !s.e.gate.enter(s.at) {
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	defer s.e.gate.leave(s.at)
 	v := s.view.Load()
 	if v == nil || !v.base.Acquire() {
-		return nil, s.ended()
+		return s.ended()
 	}
-	base, err := v.base.NewIter(r.Lower, r.Upper)
-	if err != nil {
+	lower := r.Lower
+	if !r.Reverse && r.Upper == nil {
+		lower = nil // it begins there: an iterator without bounds is not moved between tables for them
+	}
+	if err := v.base.Init(&m.l3, lower, r.Upper); err != nil {
 		v.base.Release()
-		return nil, door(err)
+		return door(err)
 	}
-	m := &merge{s: s, base: v.base, r: r, gens: v.generations(), l3: base}
+	m.s, m.base, m.r, m.gens = s, v.base, r, v.addGenerations(m.someGens[:0])
 	m.rooms = m.someRooms[:0]
 	for i, g := range m.gens {
 		it := new(cow.Iter)
@@ -167,12 +174,12 @@ func (s *Snapshot) newMerge(r Range) (*merge, error) {
 		it.Init(g, s.at)
 		m.rooms = append(m.rooms, source{it: it})
 	}
-	m.rooms = append(m.rooms, source{it: base})
+	m.rooms = append(m.rooms, source{it: &m.l3})
 	if !s.attach(m) {
 		m.close()
-		return nil, s.ended()
+		return s.ended()
 	}
-	return m, nil
+	return nil
 }
 
 func (m *merge) close() {
@@ -190,6 +197,7 @@ func (m *merge) letGo() {
 	m.rooms, m.gens = nil, nil
 	clear(m.someRooms[:])
 	clear(m.someIters[:])
+	clear(m.someGens[:])
 }
 
 // next moves to the next key that is there. User code runs between two calls. It needs

@@ -32,20 +32,28 @@ type Snapshot struct {
 
 // Snapshot returns a view of everything acknowledged before the call.
 func (e *Engine) Snapshot() (*Snapshot, error) {
-	if !e.gate.enter(0) {
-		return nil, ErrClosed
+	s := new(Snapshot)
+	if err := e.take(s); err != nil {
+		return nil, err
 	}
-	defer e.gate.leave(0)
-	s := e.capture()
-	e.snapMu.Lock()
-	e.snapshots[s] = struct{}{}
-	e.snapMu.Unlock()
 	return s, nil
 }
 
-// capture takes a view, a number and a reference that belong together.
-func (e *Engine) capture() *Snapshot {
-	s := &Snapshot{e: e, made: time.Now()}
+func (e *Engine) take(s *Snapshot) error {
+	if !e.gate.enter(0) {
+		return ErrClosed
+	}
+	defer e.gate.leave(0)
+	e.capture(s)
+	e.snapMu.Lock()
+	e.snapshots[s] = struct{}{}
+	e.snapMu.Unlock()
+	return nil
+}
+
+// capture gives s a view, a number and a reference that belong together.
+func (e *Engine) capture(s *Snapshot) {
+	s.e, s.made = e, time.Now()
 	// Order (C3): register, then load. Nothing that the number below can see is
 	// cut from here on.
 	e.clock.Register(&s.hold)
@@ -60,7 +68,7 @@ func (e *Engine) capture() *Snapshot {
 			own := *v
 			own.known = nil // it asks no filter, and keeps none
 			s.view.Store(&own)
-			return s
+			return
 		}
 	}
 }
@@ -217,7 +225,7 @@ func (s *Snapshot) Has(key []byte) (bool, error) {
 
 // Scan walks the keys of r as they were; see [Engine.Scan].
 func (s *Snapshot) Scan(r Range) iter.Seq2[Item, error] {
-	return func(yield func(Item, error) bool) { s.scan(r, yield) }
+	return func(yield func(Item, error) bool) { s.scan(new(merge), r, yield) }
 }
 
 // boundSnapshots makes the oldest snapshots give way while all together pin more

@@ -36,12 +36,15 @@ func (v *view) get(hash uint64, key []byte, at uint64) (cow.Cell, cow.Found) {
 
 // generations lists them newest first.
 func (v *view) generations() []*cow.Generation {
-	gs := make([]*cow.Generation, 0, 1+len(v.frozen))
-	gs = append(gs, v.active)
+	return v.addGenerations(make([]*cow.Generation, 0, 1+len(v.frozen)))
+}
+
+func (v *view) addGenerations(to []*cow.Generation) []*cow.Generation {
+	to = append(to, v.active)
 	for _, f := range v.frozen {
-		gs = append(gs, f.Generation)
+		to = append(to, f.Generation)
 	}
-	return gs
+	return to
 }
 
 // rotated freezes the active generation at last and begins next. Only a leader

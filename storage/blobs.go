@@ -110,7 +110,8 @@ func (sn *Snapshot) EachBlobOf(pack uint64, fn func(pack, offset, stored uint64,
 }
 
 func (sn *Snapshot) eachBlob(lower, upper []byte, fn func(pack, offset, stored uint64, key []byte) error) error {
-	it, err := sn.newIter(func(buf []byte) (_, _, _ []byte) { return lower, upper, buf })
+	it := new(Iter)
+	err := sn.init(it, false, func(buf []byte) (_, _, _ []byte) { return lower, upper, buf })
 	if err != nil {
 		return err
 	}

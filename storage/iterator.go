@@ -16,6 +16,7 @@ type Iter struct {
 	sn     *Snapshot
 	index  int // in sn.iters
 	epoch  uint64
+	whole  bool // see idleScan
 	placed bool // some move was made
 	room        // of key and cell
 	at     bool // they are of the last move

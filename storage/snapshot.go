@@ -38,6 +38,7 @@ type Snapshot struct {
 type idleScan struct {
 	it    *pebble.Iterator
 	epoch uint64
+	whole bool // bounded by nothing but what user keys are
 	room  room
 }
 
@@ -206,57 +207,66 @@ func (sn *Snapshot) refillLocked(sl *slot) error {
 // NewIter walks the user keys in [lower, upper); nil is open. It holds a
 // reference to the snapshot until its Close.
 func (sn *Snapshot) NewIter(lower, upper []byte) (*Iter, error) {
-	return sn.newIter(func(b []byte) (lo, hi, _ []byte) { return bounds(b, lower, upper) })
+	it := new(Iter)
+	if err := sn.Init(it, lower, upper); err != nil {
+		return nil, err
+	}
+	return it, nil
 }
 
-// newIter asks for the inner bounds, which Pebble copies, with a buffer for them.
-func (sn *Snapshot) newIter(bounds func(buf []byte) (lo, hi, _ []byte)) (_ *Iter, err error) {
+// Init is NewIter into room that is there. A used iterator is none.
+func (sn *Snapshot) Init(it *Iter, lower, upper []byte) error {
+	return sn.init(it, lower == nil && upper == nil, func(b []byte) (lo, hi, _ []byte) { return bounds(b, lower, upper) })
+}
+
+// init asks for the inner bounds, which Pebble copies, with a buffer for them. An
+// iterator that has no others, and gets none, keeps its tables open.
+func (sn *Snapshot) init(it *Iter, whole bool, bounds func(buf []byte) (lo, hi, _ []byte)) (err error) {
 	s := sn.store
 	if err := s.enter(); err != nil {
-		return nil, err
+		return err
 	}
 	defer s.leave()
 	defer caught(&err)
 	if !sn.Acquire() {
-		return nil, fmt.Errorf("%w: snapshot was released", ErrClosed)
+		return fmt.Errorf("%w: snapshot was released", ErrClosed)
 	}
+	it.sn, it.epoch, it.whole = sn, s.epoch.Load(), whole
+	sc := sn.takeScan(it)
 	defer func() {
 		if err != nil {
+			sn.forget(it)
 			sn.Release()
 		}
 	}()
-	epoch := s.epoch.Load()
-	sc := sn.takeScan(epoch)
-	var lo, hi []byte
-	lo, hi, sc.room.seek = bounds(sc.room.seek)
-	if bytes.Compare(lo, hi) > 0 {
-		hi = lo // empty, where Pebble's iterators assume order
-	}
-	if sc.it != nil {
-		sc.it.SetBounds(lo, hi)
-	} else {
-		if sc.it, err = sn.snap.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi}); err != nil {
-			return nil, mappedRead(err)
+	if sc.it == nil || !sc.whole || !whole {
+		var lo, hi []byte
+		lo, hi, sc.room.seek = bounds(sc.room.seek)
+		if bytes.Compare(lo, hi) > 0 {
+			hi = lo // empty, where Pebble's iterators assume order
 		}
-		sc.epoch = epoch
+		if sc.it != nil {
+			sc.it.SetBounds(lo, hi)
+		} else if sc.it, err = sn.snap.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi}); err != nil {
+			return mappedRead(err)
+		}
 	}
-	it := &Iter{sn: sn, it: sc.it, epoch: sc.epoch, room: sc.room}
-	sn.mu.Lock()
-	it.index = len(sn.iters)
-	sn.iters = append(sn.iters, it) // not dead: a reference and inflight are held
-	sn.mu.Unlock()
-	return it, nil
+	it.it, it.room = sc.it, sc.room
+	return nil
 }
 
-// takeScan returns an idle iterator, or one whose Pebble iterator has to be made.
-func (sn *Snapshot) takeScan(epoch uint64) idleScan {
+// takeScan lists it, and returns an idle iterator of its epoch, or one whose Pebble
+// iterator has to be made.
+func (sn *Snapshot) takeScan(it *Iter) idleScan {
 	sn.mu.Lock()
 	defer sn.mu.Unlock()
+	it.index = len(sn.iters)
+	sn.iters = append(sn.iters, it) // not dead: a reference and inflight are held
 	for n := len(sn.scans); n > 0; n = len(sn.scans) {
 		sc := sn.scans[n-1]
 		sn.scans[n-1] = idleScan{}
 		sn.scans = sn.scans[:n-1]
-		if sc.epoch == epoch {
+		if sc.epoch == it.epoch {
 			return sc
 		}
 		closeQuietly(sc.it)
@@ -280,7 +290,7 @@ func (sn *Snapshot) putScan(it *Iter, healthy bool) bool {
 	if it.room = (room{}); cap(r.key) > maxRoom || cap(r.val) > maxRoom || cap(r.seek) > maxRoom {
 		r = room{}
 	}
-	sn.scans = append(sn.scans, idleScan{it.it, it.epoch, r})
+	sn.scans = append(sn.scans, idleScan{it.it, it.epoch, it.whole, r})
 	return true
 }
 
