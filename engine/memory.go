@@ -26,7 +26,7 @@ type MemoryMetrics struct {
 	L1, L2      int64 // with their overheads
 	Records     int64 // of the generations that went down
 	Log         int64 // groups that form and are written
-	Blobs       int64 // the account of large values
+	Blobs       int64 // the account of large values, and what is held of those that stream in
 	Filter      int64 // of the keys that L3 has
 
 	// Outside of it.
@@ -74,6 +74,7 @@ func (e *Engine) measure() (m MemoryMetrics) {
 	s := e.store.Memory()
 	m.Blocks, m.Tables = s.Blocks, s.Tables
 	m.Mapped = e.packs.Resident()
+	m.Blobs += e.packs.Held()
 	m.HeapFactor = heapFactor()
 	m.Used = int64(float64(m.heap())*m.HeapFactor) + m.outside()
 	return m

@@ -298,7 +298,7 @@ func (e *Engine) openRooms(st wal.State) (mark storage.Watermark, err error) {
 		FS: o.FS, Dir: o.FS.PathJoin(e.dir, packsName), UUID: e.uuid, OwnerEpoch: st.OwnerEpoch + 1,
 		NextPack: st.PackHigh + 1, ReadOnly: o.ReadOnly, NoMap: o.NoMap,
 		MaxMappedBytes: e.shares().mapped, Compression: o.Compression.mmap(), Logger: o.Logger,
-		PackBytes: o.packBytes, SoloBytes: o.soloBytes,
+		PackBytes: o.packBytes, SoloBytes: o.soloBytes, HeldBytes: max(o.MemoryBudget/16, leastHeld),
 	})
 	if err != nil {
 		return mark, err

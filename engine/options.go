@@ -108,9 +108,10 @@ type Options struct {
 	// Compression of large values. Zero is CompressAuto.
 	Compression Compression
 	// TuneGC lets the store set the collector of the whole process, so that the heap
-	// stays inside MemoryBudget: its percent between 25 and 100 and its memory limit,
-	// both put back by Close. Off by default, because the host's own heap feels it. Of
-	// several stores in a process the first has it.
+	// stays inside MemoryBudget: its percent between 25 and 100, lower while the collector
+	// takes under a twentieth of the CPU time, and its memory limit, both put back by
+	// Close. The caches have what that spares. Off by default, because the host's own heap
+	// feels it. Of several stores in a process the first has it.
 	TuneGC bool
 	// NoMap reads large values by copy and never through a mapping.
 	NoMap bool
@@ -250,6 +251,9 @@ func sharesOf(budget, segmentBytes int64) shares {
 		log:     max(budget, 64<<20, 4*segmentBytes),
 	}
 }
+
+// leastHeld is what values that stream in may hold at least: one of them always fits.
+const leastHeld = 8 << 20
 
 // groupBytes bounds a group of commits. Up to five of them hold memory: one that forms, one
 // that is written, spares.

@@ -16,8 +16,8 @@ const MaxStreamed = mmap.MaxValue
 // Writer streams one value into the store. Nothing is visible before Close, which
 // commits the value like a Put; Abort drops it, and so does the store's Close, the end
 // of the context, an error, and a crash. It holds at most some ten MiB of memory, or
-// Options.LargeValue if that is more, whatever the size of the value. It is for one
-// goroutine.
+// Options.LargeValue if that is more, whatever the size of the value; all of them together
+// a sixteenth of the budget, or 8 MiB, and a MiB or two each. It is for one goroutine.
 type Writer struct {
 	e     *Engine
 	ctx   context.Context

@@ -46,6 +46,9 @@ type Options struct {
 	// how much of such a pack may lie in the page cache. Larger holds more of each such
 	// value in memory. Zero is 8 MiB.
 	SoloBytes int64
+	// HeldBytes is how much all values of unknown size together may hold in memory. Beyond
+	// it one gets a pack of its own before it has SoloBytes. Zero is 8 times SoloBytes.
+	HeldBytes int64
 	// Compression of what is written from now on.
 	Compression Compression
 	// FrameBytes is how much of a value is compressed, checked and read as
@@ -60,8 +63,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.FS == nil || o.Dir == "" {
 		return o, errors.New("mmap: Options.FS and Options.Dir are needed")
 	}
-	if o.MaxMappedBytes < 0 || o.MaxMappings < 0 || o.PackBytes < 0 || o.SoloBytes < 0 {
-		return o, fmt.Errorf("mmap: negative option: MaxMappedBytes %d, MaxMappings %d, PackBytes %d, SoloBytes %d", o.MaxMappedBytes, o.MaxMappings, o.PackBytes, o.SoloBytes)
+	if o.MaxMappedBytes < 0 || o.MaxMappings < 0 || o.PackBytes < 0 || o.SoloBytes < 0 || o.HeldBytes < 0 {
+		return o, fmt.Errorf("mmap: negative option: MaxMappedBytes %d, MaxMappings %d, PackBytes %d, SoloBytes %d, HeldBytes %d", o.MaxMappedBytes, o.MaxMappings, o.PackBytes, o.SoloBytes, o.HeldBytes)
 	}
 	if o.MaxMappedBytes == 0 {
 		o.MaxMappedBytes = 256 << 20
@@ -74,6 +77,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.SoloBytes == 0 {
 		o.SoloBytes = soloBytes
+	}
+	if o.HeldBytes == 0 {
+		o.HeldBytes = 8 * o.SoloBytes
 	}
 	if o.FrameBytes == 0 {
 		o.FrameBytes = defaultFrameBytes
@@ -110,6 +116,8 @@ type Store struct {
 	dir       vfs.File // the folder, for its sync; nil if read-only
 	hint      uint64   // Options.SoloBytes
 	leftovers []string // of copies that broke off; Open's and Renew's alone
+
+	held atomic.Int64 // bytes, by all streams
 
 	// appendMu is held while a blob goes to its pack, and by who ends a pack: one
 	// at a time, for as long as a large value takes. It is taken first. Sync does
@@ -217,6 +225,9 @@ func (s *Store) Resident() int64 {
 	defer s.windows.mu.Unlock()
 	return s.windows.warm
 }
+
+// Held is how many bytes values of unknown size hold in memory now; see Options.HeldBytes.
+func (s *Store) Held() int64 { return s.held.Load() }
 
 // Metrics is a moment of the store's counters.
 type Metrics struct {

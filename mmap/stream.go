@@ -31,6 +31,7 @@ type stream struct {
 	tail    tail
 	value   uint64
 	held    []frame
+	heldLen int64 // its bytes; in Store.held, too
 	solo    *solo
 	ref     Ref
 	dropErr error
@@ -105,7 +106,7 @@ func (t *stream) finish(size, hash uint64) ([]byte, error) {
 	switch {
 	case t.solo == nil && t.outcome.Load() == published:
 		e := &encoded{tail: t.tail, size: size, hash: hash, frameBytes: uint64(t.plan.frameBytes), parts: t.held}
-		defer e.free()
+		defer t.letGo()
 		e.finish()
 		return t.s.appendBlob(e)
 	case t.outcome.Load() == published:
@@ -156,6 +157,8 @@ func (t *stream) put(f frame) error {
 	if t.solo == nil {
 		f.compact()
 		t.held = append(t.held, f)
+		t.heldLen += int64(len(f.stored))
+		t.s.held.Add(int64(len(f.stored)))
 	} else {
 		err := t.solo.append(f.stored)
 		f.free()
@@ -163,10 +166,19 @@ func (t *stream) put(f frame) error {
 			return err
 		}
 	}
-	if t.solo != nil || t.value < t.plan.soloValue {
+	if t.solo != nil || t.value < t.plan.soloValue && t.s.held.Load() <= t.s.o.HeldBytes {
 		return nil
 	}
 	return t.spill()
+}
+
+// letGo frees what is held.
+func (t *stream) letGo() {
+	for i := range t.held {
+		t.held[i].free()
+	}
+	t.s.held.Add(-t.heldLen)
+	t.held, t.heldLen = nil, 0
 }
 
 // spill begins a pack with what was held.
@@ -178,9 +190,8 @@ func (t *stream) spill() (err error) {
 		if err := t.solo.append(t.held[i].stored); err != nil {
 			return err
 		}
-		t.held[i].free()
 	}
-	t.held = nil
+	t.letGo()
 	return nil
 }
 
@@ -214,10 +225,7 @@ func (t *stream) drop() {
 	if t.solo != nil {
 		t.dropErr = t.solo.drop()
 	}
-	for i := range t.held {
-		t.held[i].free()
-	}
-	t.held = nil
+	t.letGo()
 	for {
 		select {
 		case j, more := <-t.jobs:

@@ -34,13 +34,13 @@ type Writer struct {
 	ctx  context.Context // ends with the caller's, Abort, Store.Close or the first failure
 	stop context.CancelCauseFunc
 	out  atomic.Pointer[stream] // nil until the codec is chosen
+	held atomic.Int64           // bytes in early; in Store.held, too, until the context ends
 
 	mu       sync.Mutex // held by Write, ReadFrom and Finish; guards all below
 	buf      *[]byte    // the frame that is filled; nil before its first byte
 	size     uint64
 	hash     *xxhash.Digest
 	early    []*[]byte // whole frames that wait for the choice
-	earlyLen uint64
 	finished bool
 }
 
@@ -78,8 +78,12 @@ func (s *Store) newWriter(ctx context.Context, p plan) (*Writer, error) {
 	}
 	w := &Writer{s: s, plan: p, hash: xxhash.New()}
 	w.ctx, w.stop = context.WithCancelCause(ctx)
+	context.AfterFunc(w.ctx, w.letGo)
 	return w, w.failure()
 }
+
+// letGo takes what waits for the choice of a codec off the store's account.
+func (w *Writer) letGo() { w.s.held.Add(-w.held.Swap(0)) }
 
 // failure is why the Writer takes no more, nil while it does.
 func (w *Writer) failure() error { return ended(w.ctx) }
@@ -195,12 +199,15 @@ func (w *Writer) send() error {
 	if out := w.out.Load(); out != nil {
 		return out.send(buf)
 	}
+	n := int64(len(*buf))
 	w.early = append(w.early, buf)
-	w.earlyLen += uint64(len(*buf))
-	if w.earlyLen < w.plan.sample {
-		return nil
+	w.s.held.Add(n)
+	if early := w.held.Add(n); w.ctx.Err() != nil {
+		w.letGo() // its turn may have come before
+	} else if early >= int64(w.plan.sample) || w.s.held.Load() > w.s.o.HeldBytes {
+		return w.begin()
 	}
-	return w.begin()
+	return nil
 }
 
 // begin chooses the codec by what came so far, and starts the stream.
@@ -213,6 +220,7 @@ func (w *Writer) begin() error {
 	w.out.Store(out)
 	early := w.early
 	w.early = nil
+	w.letGo() // from here on they are the stream's
 	for _, buf := range early {
 		if err := out.send(buf); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
@@ -317,4 +318,41 @@ func TestStore_NewWriter_refused(t *testing.T) {
 	require.NoError(t, ro.Close())
 	_, err = os.Stat(dir)
 	require.NoError(t, err)
+}
+
+// Goal: I10. However many values of unknown size are under way, what they hold together is
+// bounded: beyond it each goes to a pack of its own before it is large. All can be read, and
+// nothing is held when they ended.
+func TestWriter_held(t *testing.T) {
+	const many, size, bound = 24, 600_000, 2 << 20
+	s, _ := disk(t, func(o *Options) { o.HeldBytes = bound })
+	writers, values := make([]*Writer, many), make([][]byte, many)
+	for i := range writers {
+		w, err := s.NewWriter(context.Background())
+		require.NoError(t, err)
+		writers[i], values[i] = w, value("random", size+i)
+	}
+	most := int64(0)
+	for from := 0; from < size; from += size / 10 {
+		for i, w := range writers {
+			_, err := w.Write(values[i][from:min(from+size/10, size)])
+			require.NoError(t, err)
+			most = max(most, s.Held())
+		}
+	}
+	t.Logf("%d of %d bytes were held at most", most, many*size)
+	require.Greater(t, most, int64(bound/2))
+	require.LessOrEqual(t, most, int64(bound+many*defaultFrameBytes), "each may be one frame above it")
+	for i, w := range writers {
+		if i%8 == 7 {
+			require.NoError(t, w.Abort())
+			continue
+		}
+		_, err := w.Write(values[i][size:])
+		require.NoError(t, err)
+		ref, err := w.Finish()
+		require.NoError(t, err)
+		everyWay(t, s, ref, values[i])
+	}
+	require.Eventually(t, func() bool { return s.Held() == 0 }, 5*time.Second, time.Millisecond)
 }
