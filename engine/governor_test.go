@@ -206,6 +206,26 @@ func TestOptions_TuneGC(t *testing.T) {
 	p, l := settings()
 	require.NotEqual(t, 90, p)
 	require.Less(t, l, int64(most))
+	// The host's stacks are in the runtime's limit: with many of them there is more of it.
+	const stacks = 2000
+	release, deep := make(chan struct{}), make(chan struct{}, stacks)
+	for range stacks {
+		go func() {
+			var frame [20 << 10]byte
+			frame[len(deep)%len(frame)]++
+			deep <- struct{}{}
+			<-release
+			runtime.KeepAlive(&frame)
+		}()
+	}
+	for range stacks {
+		<-deep
+	}
+	e.govern()
+	_, more := settings()
+	require.Greater(t, more, l+stacks*(16<<10))
+	close(release)
+	p, _ = settings()
 	other.govern()
 	require.False(t, other.governor.gc.on)
 	require.NoError(t, other.Close())
