@@ -192,21 +192,46 @@ func TestCollectorTuning_weigh(t *testing.T) {
 // Goal: with TuneGC the runtime's settings follow, one store of a process has them, and
 // Close puts back what the host had.
 func TestOptions_TuneGC(t *testing.T) {
-	const most = 1 << 40
-	percent, limit := debug.SetGCPercent(90), debug.SetMemoryLimit(most)
+	const host, most = 400, 1 << 40 // a percent that tuning never sets
+	percent, limit := debug.SetGCPercent(host), debug.SetMemoryLimit(most)
 	t.Cleanup(func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }) // after the stores are closed
 	settings := func() (int, int64) {
-		p := debug.SetGCPercent(90)
+		p := debug.SetGCPercent(host)
 		debug.SetGCPercent(p)
 		return p, debug.SetMemoryLimit(-1)
 	}
-	e := open(t, t.TempDir(), Options{TuneGC: true, Sync: SyncNever})
+	e := open(t, t.TempDir(), Options{TuneGC: true, Sync: SyncNever, MemoryBudget: 64 << 20})
 	other := open(t, t.TempDir(), Options{TuneGC: true})
 	e.govern()
 	p, l := settings()
-	require.NotEqual(t, 90, p)
+	require.NotEqual(t, host, p)
 	require.Less(t, l, int64(most))
-	// The host's stacks are in the runtime's limit: with many of them there is more of it.
+	other.govern()
+	require.False(t, other.governor.gc.on)
+	require.NoError(t, other.Close())
+	p, _ = settings()
+	require.NotEqual(t, host, p)
+	require.NoError(t, e.Close())
+	p, l = settings()
+	require.Equal(t, host, p)
+	require.EqualValues(t, most, l)
+	runtime.GC()
+}
+
+// Goal: the stacks of the host's goroutines are in the runtime's limit, and in what the
+// percent is of.
+func TestCollectorTuning_stacks(t *testing.T) {
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(1<<40)
+	t.Cleanup(func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) })
+	var c collectorTuning
+	defer c.end()
+	tune := func() {
+		runtime.GC() // stacks that nobody has any more are the heap's again
+		c.tune(&Options{TuneGC: true}, &MemoryMetrics{Budget: 64 << 20, Generations: 32 << 20})
+	}
+	tune()
+	require.True(t, c.on, "a store of another test tunes the runtime")
+	was := c
 	const stacks = 2000
 	release, deep := make(chan struct{}), make(chan struct{}, stacks)
 	for range stacks {
@@ -221,21 +246,10 @@ func TestOptions_TuneGC(t *testing.T) {
 	for range stacks {
 		<-deep
 	}
-	e.govern()
-	_, more := settings()
-	require.Greater(t, more, l+stacks*(16<<10))
+	tune()
+	require.Greater(t, c.set, was.set+stacks*(16<<10))
+	require.Less(t, c.now, was.now/2+10, "32 MiB are live, and as many of stacks")
 	close(release)
-	p, _ = settings()
-	other.govern()
-	require.False(t, other.governor.gc.on)
-	require.NoError(t, other.Close())
-	got, _ := settings()
-	require.Equal(t, p, got)
-	require.NoError(t, e.Close())
-	p, l = settings()
-	require.Equal(t, 90, p)
-	require.EqualValues(t, most, l)
-	runtime.GC()
 }
 
 // Goal: the tiers' shares follow what is read. Values that do not compress take L2's room
