@@ -156,6 +156,7 @@ func (c *Cache) Get(h *Horizon, hash uint64, key []byte) (cell []byte, tier Tier
 	}
 	low := c.l2.Load()
 	if low != nil {
+		low.use(hash)
 		if stamp, entry, ok := low.find(view(key)); ok {
 			if !h.Fresh(stamp, hash, key) {
 				c.tally.add(cStaleL2)
@@ -222,27 +223,23 @@ func (c *Cache) Load(h *Horizon, hash uint64, key []byte, load func() ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(key)+len(cell)) > c.maxEntry.Load() {
+	up, low := c.upper(), c.l2.Load()
+	switch first := c.first(up, low); {
+	case int64(len(key)+len(cell)) > c.maxEntry.Load():
 		c.tally.add(cRefused)
-	} else {
+	case !first && low != nil && !low.admits(hash):
+		c.tally.add(cBarred)
+	default:
 		cell = own(cell)
-		c.fill(newItem(f.stamp, hash, f.key, cell))
+		c.fill(first, newItem(f.stamp, hash, f.key, cell))
 	}
 	f.cell, f.ok = cell, true
 	return cell, nil
 }
 
 // fill offers a loaded item to the tier where the policy wants it first.
-func (c *Cache) fill(it *item) {
-	up, low := c.upper(), c.l2.Load()
-	var taken bool
-	switch {
-	case c.first(up, low):
-		taken = c.put(it)
-	case low != nil:
-		taken = c.queue.push(job{victim: it})
-	}
-	if taken {
+func (c *Cache) fill(first bool, it *item) {
+	if first && c.put(it) || !first && c.queue.push(job{victim: it}) {
 		c.tally.add(cFill)
 	} else {
 		c.tally.add(cRefused)

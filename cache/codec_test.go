@@ -249,7 +249,7 @@ func TestCache_Get_compressed(t *testing.T) {
 		keys = 34_000 // twice what the tier holds of them plain
 	}
 	held := func(mode Codec) int {
-		c := open(t, Options{L2Bytes: 16 << 20, Codec: mode})
+		c := open(t, Options{L2Bytes: 16 << 20, Codec: mode, Policy: PolicySecond})
 		h := NewHorizon(1)
 		for i := range keys {
 			fill(t, c, h, i, state(1, i, 700))

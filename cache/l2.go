@@ -59,6 +59,7 @@ type l2 struct {
 	hash     hasher
 	ghost    *ghost // of what left
 	marks    marks
+	uses     *uses   // nil: loads need none
 	again    []again // of the drain goroutine: to go in again after the set under way
 	scratch  []byte  // of the drain goroutine, the only writer
 }
@@ -92,7 +93,11 @@ func newL2(size int64, hash hasher, codec *codec, policy Policy) (*l2, error) {
 	}
 	t := &l2{codec: codec, size: size, ring: ring, shards: shards, maxEntry: int(shard / 4), hash: hash}
 	t.ghost = newGhost(size/4, l2GhostSlot)
-	if policy == PolicySecond {
+	switch policy {
+	case PolicyThird:
+		t.uses = newUses(ring)
+		fallthrough
+	case PolicySecond:
 		t.marks = newMarks(ring)
 	}
 	perShard := max(int(shard/l2GuessEntry), 10) // bigcache's minimum is 10
@@ -132,6 +137,19 @@ func (t *l2) find(key string) (stamp uint64, entry []byte, ok bool) {
 		return 0, nil, false
 	}
 	return binary.LittleEndian.Uint64(entry), entry, true
+}
+
+// use counts one of a key that L1 does not know.
+func (t *l2) use(hash uint64) {
+	if t.uses != nil {
+		t.uses.add(hash)
+	}
+}
+
+// admits says whether a load may enter. While the ring is not full there is nothing that
+// it could push out.
+func (t *l2) admits(hash uint64) bool {
+	return t.uses == nil || t.filled.Load() < t.ring || t.uses.admits(hash)
 }
 
 // set stores an item; only the drain goroutine calls it.
@@ -191,7 +209,7 @@ func (t *l2) leastEntry() int {
 // fixed is what does not grow with the number of entries: the ring
 // (preallocated, so always there), the buffers, the codec.
 func (t *l2) fixed() int64 {
-	return t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes() + t.marks.bytes()
+	return t.ring + int64(t.shards)*t.largest.Load() + t.codec.bytes() + t.ghost.bytes() + t.marks.bytes() + t.uses.bytes()
 }
 
 func (t *l2) bytes() int64 {

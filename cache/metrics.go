@@ -19,6 +19,7 @@ type Metrics struct {
 
 	Evictions  uint64 // L1 let an item go
 	Rejects    uint64 // L1 did not admit an item
+	Barred     uint64 // L2 did not take a load: not asked for often enough
 	Victims    uint64 // items that L2 took: loads, and what L1 let go
 	Dropped    uint64 // victims and promotions that found the queue full or L2 unwilling
 	Promotions uint64 // L2 hits that went up
@@ -59,6 +60,7 @@ const (
 	cRefused
 	cEvicted
 	cRejected
+	cBarred
 	cVictim
 	cDropped
 	cPromoted
@@ -113,7 +115,7 @@ func (c *Cache) Metrics() Metrics {
 		StaleL1: t.sum(cStaleL1), StaleL2: t.sum(cStaleL2), Collisions: t.sum(cCollision),
 		Loads: t.sum(cLoad), Joins: t.sum(cJoin),
 		Fills: t.sum(cFill), Refused: t.sum(cRefused),
-		Evictions: t.sum(cEvicted), Rejects: t.sum(cRejected),
+		Evictions: t.sum(cEvicted), Rejects: t.sum(cRejected), Barred: t.sum(cBarred),
 		Victims: t.sum(cVictim), Dropped: t.sum(cDropped), Promotions: t.sum(cPromoted),
 		Offers: t.sum(cOffered), Undecoded: t.sum(cUndecoded),
 		L1Ghosts: t.sum(cGhostL1), L2Ghosts: t.sum(cGhostL2), L1GhostsL2: t.sum(cGhostL1InL2),

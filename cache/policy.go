@@ -11,9 +11,12 @@ import (
 type Policy uint8
 
 const (
+	// PolicyThird is PolicySecond, and a ring that is full takes a load only of a key
+	// that was asked for three times lately.
+	PolicyThird Policy = iota
 	// PolicySecond is PolicyProbation, and a cell of L2 that was hit but that L1
 	// would not take up goes round once more when the ring's end meets it.
-	PolicySecond Policy = iota
+	PolicySecond
 	// PolicyVictim offers a load to L1, and L2 takes whatever L1 does not admit
 	// or lets go.
 	PolicyVictim
@@ -24,6 +27,8 @@ const (
 
 func (p Policy) String() string {
 	switch p {
+	case PolicyThird:
+		return "third"
 	case PolicySecond:
 		return "second"
 	case PolicyVictim:
@@ -52,7 +57,7 @@ func (c *Cache) down(low *l2, it *item, rejected bool) bool {
 	if c.policy == PolicyVictim || !rejected || !it.low {
 		return true
 	}
-	if c.policy == PolicySecond {
+	if len(low.marks) > 0 {
 		low.marks.set(low.hash.Sum64(it.key))
 	}
 	return false // it is there

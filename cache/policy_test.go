@@ -9,7 +9,7 @@ import (
 )
 
 func TestPolicy_String(t *testing.T) {
-	require.Equal(t, "second victim probation policy(9)", fmt.Sprint(PolicySecond, PolicyVictim, PolicyProbation, Policy(9)))
+	require.Equal(t, "third second victim probation policy(9)", fmt.Sprint(PolicyThird, PolicySecond, PolicyVictim, PolicyProbation, Policy(9)))
 	_, err := New(Options{Policy: 9})
 	require.ErrorContains(t, err, "policy")
 	_, err = New(Options{Codec: 9})
@@ -18,7 +18,7 @@ func TestPolicy_String(t *testing.T) {
 
 func TestPolicy_fill(t *testing.T) {
 	// The goal: where a load goes once L1 is full.
-	for _, p := range []Policy{PolicySecond, PolicyVictim, PolicyProbation} {
+	for _, p := range []Policy{PolicyThird, PolicySecond, PolicyVictim, PolicyProbation} {
 		t.Run(p.String(), func(t *testing.T) {
 			c := open(t, Options{L1Bytes: 1 << 20, L2Bytes: 8 << 20, Policy: p, Codec: CodecOff})
 			pour(t, c, 0, 1000, 500)
@@ -43,7 +43,7 @@ func TestPolicy_fill(t *testing.T) {
 func TestPolicy_second_round(t *testing.T) {
 	// The goal: an entry that is hit, and that L1 does not take up, outlives the
 	// ring's turn under PolicySecond and under no other; the marks are spent.
-	for _, p := range []Policy{PolicySecond, PolicyProbation} {
+	for _, p := range []Policy{PolicyThird, PolicySecond, PolicyProbation} {
 		t.Run(p.String(), func(t *testing.T) {
 			l, err := newL2(2<<20, nil, &codec{mode: CodecOff}, p)
 			require.NoError(t, err)
@@ -94,9 +94,41 @@ func TestPolicy_second_round(t *testing.T) {
 	}
 }
 
+func TestPolicy_third(t *testing.T) {
+	// The goal: what is read once pushes nothing out of a full ring, what is read three
+	// times has its place there; without the rule the ring is the newcomers'.
+	kept := func(p Policy) (n int) {
+		c := open(t, Options{L2Bytes: 4 << 20, Codec: CodecOff, Policy: p})
+		pour(t, c, 0, 5500, 500)
+		pour(t, c, 100_000, 20_000, 500)
+		h := NewHorizon(1)
+		for i := range 5500 {
+			hash, k := key(i)
+			if _, ok := c.Peek(h, hash, k); ok {
+				n++
+			}
+		}
+		m := c.Metrics()
+		if p == PolicyThird {
+			require.Greater(t, m.Barred, uint64(18_000))
+			before := m.Victims
+			for range 3 {
+				pour(t, c, 200_000, 500, 500)
+			}
+			require.Greater(t, c.Metrics().Victims-before, uint64(450), "the third use admits")
+			require.Less(t, c.Metrics().Victims-before, uint64(650), "and no use before")
+		} else {
+			require.Zero(t, m.Barred)
+		}
+		return n
+	}
+	require.Greater(t, kept(PolicyThird), 4800)
+	require.Zero(t, kept(PolicySecond))
+}
+
 func TestPolicy_loop(t *testing.T) {
 	// The goal: a loop larger than both tiers still finds what L1 keeps.
-	for _, p := range []Policy{PolicySecond, PolicyVictim, PolicyProbation} {
+	for _, p := range []Policy{PolicyThird, PolicySecond, PolicyVictim, PolicyProbation} {
 		c := open(t, Options{L1Bytes: 2 << 20, L2Bytes: 2 << 20, Policy: p, Codec: CodecOff})
 		for range 4 {
 			pour(t, c, 0, 6000, 500)

@@ -8,6 +8,8 @@ type Split struct {
 	Part float64 // L2's, from 0 to 1
 
 	last Metrics
+	raw  uint64  // bytes that went into L2, since what they became was judged
+	kept uint64  // and what they became
 	step float64 // the last one, negative where L1 got it
 	off  int     // looks for which L2 stays away
 	away int     // how long it stays away the next time it has to
@@ -45,10 +47,10 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 		L1Hits: m.L1Hits - s.last.L1Hits, L2Hits: m.L2Hits - s.last.L2Hits, Misses: m.Misses - s.last.Misses,
 		L1Ghosts: m.L1Ghosts - s.last.L1Ghosts, L2Ghosts: m.L2Ghosts - s.last.L2Ghosts,
 		L1GhostsL2: m.L1GhostsL2 - s.last.L1GhostsL2,
-		RawBytes:   m.RawBytes - s.last.RawBytes, StoredBytes: m.StoredBytes - s.last.StoredBytes,
 	}
 	// A ring that began anew, or was not full, at the last look answered less than it can,
 	// and may not have learned yet to compress.
+	s.raw, s.kept = s.raw+m.RawBytes-s.last.RawBytes, s.kept+m.StoredBytes-s.last.StoredBytes
 	young := m.L2Filled < s.last.L2Filled || s.last.L2Filled < m.L2Capacity
 	s.last = m
 	if d.L1Hits+d.L2Hits+d.Misses < splitReads || m.L1Capacity == 0 {
@@ -69,6 +71,7 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 		return "L2 gets another try"
 	}
 	if young {
+		s.raw, s.kept = 0, 0
 		return ""
 	}
 	// What a byte more would spare: in L1 loads, and hits of L2 that would be its own; in
@@ -77,9 +80,13 @@ func (s *Split) Look(m Metrics, c Cost) (why string) {
 	one := (float64(d.L1Ghosts)*max(c.Load-c.L1, 0) + float64(d.L1GhostsL2)*max(c.L2-c.L1, 0)) / float64(m.L1Capacity)
 	two := float64(d.L2Ghosts) * (c.Load - c.L2) / float64(m.L2Capacity)
 	pays := func(ghosts uint64) bool { return ghosts*splitPays >= uint64(m.L2Entries) }
-	packed := float64(d.StoredBytes) / float64(max(d.RawBytes, 1))
+	packed := 0.0
+	if s.raw > splitBytes {
+		packed = float64(s.kept) / float64(s.raw)
+		s.raw, s.kept = 0, 0
+	}
 	switch {
-	case d.RawBytes > splitBytes && packed > payRatio:
+	case packed > payRatio:
 		// A ring of plain cells answers no more than L1 with its bytes, and slower.
 		s.leave()
 		return fmt.Sprintf("values in L2 take %.2f of their bytes", packed)

@@ -47,7 +47,7 @@ func reportTiers(before, after *engine.Metrics, reads uint64) []tierReport {
 		},
 		{
 			Tier: "L2", Reads: c.L2Hits - b.L2Hits, Bytes: c.L2Bytes, Capacity: c.L2Capacity,
-			Rejected: c.Dropped - b.Dropped, latencyReport: latencyOf(l.L2),
+			Rejected: c.Dropped + c.Barred - b.Dropped - b.Barred, latencyReport: latencyOf(l.L2),
 		},
 		{
 			Tier: "L3", Reads: c.Misses - b.Misses, Bytes: int64(after.Storage.LiveBytes), latencyReport: latencyOf(l.L3),
