@@ -7,10 +7,11 @@
 // them. A cell is bytes; what to load and from where is a function handed to
 // [Cache.Load]. Two tiers: L1 (ristretto, whole cells by pointer, admission
 // by frequency) and L2 (bigcache, first in first out, cells compressed where
-// that pays). What enters L2 is a [Policy], which asks how often a key was used, how it is held a [Codec], and
-// [Cache.Resize] moves memory between the tiers while they work; the ghosts in
-// [Metrics] say which of them would use more. Start reading at [Cache.Get] and
-// [Cache.Load]; the rule that makes them honest is [Horizon.Fresh].
+// that pays). What enters L2 is a [Policy], which asks how often a key was
+// used; how it is held is a [Codec]. [Cache.Resize] moves memory between the
+// tiers while they work; the ghosts in [Metrics] say which of them would use
+// more. Start reading at [Cache.Get] and [Cache.Load]; the rule that makes them
+// honest is [Horizon.Fresh].
 //
 // # The stamp rule
 //
